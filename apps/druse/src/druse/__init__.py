@@ -1,0 +1,1 @@
+"""One command line for Druse: generate, relax, evaluate, discover."""

@@ -1,0 +1,94 @@
+"""The whole way: generate, screen, relax, judge, write."""
+
+from pathlib import Path
+
+from druse_crystal.console import Display
+from druse_crystal.files import writable_folder
+from druse_crystal.io import ReadResult, write_cif_zip, write_extxyz
+from druse_crystal.manifest import Manifest
+from druse_evaluate.config import EvaluationConfig
+from druse_evaluate.judging import judge, pad
+from druse_evaluation.table import Assessment
+from druse_generate.config import GenerateConfig
+from druse_generate.running import draw_into
+
+from druse.screening import screen
+
+
+def discover(
+    out: Path,
+    *,
+    num: int,
+    pool: int,
+    model: Path,
+    generation: GenerateConfig,
+    evaluation: EvaluationConfig,
+    display: Display,
+    manifest: Manifest,
+) -> Assessment:
+    """Find new crystals: draw ``pool`` times as many as asked for, relax and judge the most promising ``num``.
+
+    Writes ``crystals.extxyz``, ``cifs.zip``, ``crystals.parquet``, ``metrics.json``, ``report.html`` and
+    ``manifest.json``. What is finished is kept in ``generated.jsonl`` and ``relaxations.jsonl``; an interrupted call,
+    made again, continues.
+
+    Raises:
+        ValueError: for a request that makes no sense, a broken checkpoint, or a folder that cannot be written to.
+    """
+    from druse_energetics.potential import load_potential
+    from druse_energetics.reference import load_reference
+
+    out = writable_folder(out)
+    draws = draw_into(out, model=model, config=generation, display=display, manifest=manifest)
+    names = [f"druse-{draw.index:05d}" for draw in draws]
+    crystals = [draw.crystal for draw in draws]
+    reference = load_reference(evaluation.reference, potential=evaluation.relaxation.potential)
+    if pool > 1:
+        with manifest.stage("screening"):
+            potential = load_potential(evaluation.relaxation.potential, device=evaluation.relaxation.device)
+            screening = screen(
+                crystals,
+                num,
+                potential=potential,
+                reference=reference,
+                on_progress=lambda done, total: display.update("screening", done, total),
+            )
+        manifest.results["screening"] = screening.counts
+        display.say("  ".join(f"{name} {count}" for name, count in screening.counts.items()))
+        chosen = sorted(screening.chosen)
+    else:
+        chosen = list(range(len(draws)))
+    candidates = pad(
+        [
+            ReadResult(source=names[i], crystal=crystals[i], error=draws[i].message or None, info={"id": names[i]})
+            for i in chosen
+        ],
+        num,
+    )
+    assessment = judge(
+        candidates,
+        out=out,
+        config=evaluation,
+        display=display,
+        manifest=manifest,
+        reference=reference,
+        title=f"{num} crystals grown by Druse",
+    )
+    write_crystals(out, assessment)
+    return assessment
+
+
+def write_crystals(out: Path, assessment: Assessment) -> None:
+    """Write the relaxed crystals with their facts, best first, as ``crystals.extxyz`` and ``cifs.zip``."""
+    rows = assessment.ranking()
+    crystals = [assessment.relaxed(row) for row in rows]
+    kept = [(row, crystal) for row, crystal in zip(rows, crystals, strict=True) if crystal is not None]
+    facts = ("source", "energy_above_hull", "novel", "unique", "metastable", "space_group_number")
+    table = {name: assessment.table.column(name).to_pylist() for name in facts}
+    info = [{name: table[name][row] for name in facts if table[name][row] is not None} for row, _ in kept]
+    write_extxyz(out / "crystals.extxyz", [crystal for _, crystal in kept], info=info)
+    write_cif_zip(
+        out / "cifs.zip",
+        [crystal for _, crystal in kept],
+        names=[f"{rank + 1:03d}-{table['source'][row]}" for rank, (row, _) in enumerate(kept)],
+    )

@@ -1,0 +1,131 @@
+"""The commands `relax` and `evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from druse_evaluate.console import Display, metrics_table, user_errors
+
+app = typer.Typer(
+    name="druse-evaluate",
+    help="Relax and judge crystals from anybody.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(help="CIF, POSCAR, extxyz, JSON or Parquet files, zips or folders of them", show_default=False),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.", show_default=False)]
+Settings = Annotated[Path | None, typer.Option("--config", help="Settings in YAML; options win over it.")]
+PotentialName = Annotated[
+    str | None, typer.Option("--potential", help="sevennet-0 (default), sevennet-l3i5 or chgnet.", show_default=False)
+]
+Fmax = Annotated[float | None, typer.Option(help="Largest force left, eV/Å; 0.05 by default.", show_default=False)]
+MaxSteps = Annotated[int | None, typer.Option(help="Steps for each crystal; 500 by default.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@app.command()
+def relax(
+    inputs: Inputs,
+    out: Out,
+    config: Settings = None,
+    potential: PotentialName = None,
+    fmax: Fmax = None,
+    max_steps: MaxSteps = None,
+    device: Device = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Relax crystals: relaxed.extxyz, relaxed.zip (CIF), relaxations.parquet, manifest.json.
+
+    Ctrl-C keeps what is finished; the same command continues.
+    """
+    with user_errors("druse relax"):
+        from druse_crystal.manifest import Manifest
+
+        from druse_evaluate.config import read_config, with_options
+        from druse_evaluate.judging import read_inputs, relax_and_write
+
+        settings = with_options(
+            read_config(config), reference=None, potential=potential, fmax=fmax, max_steps=max_steps, device=device
+        )
+        manifest = Manifest()
+        with Display(quiet=quiet) as display:
+            candidates = read_inputs(inputs, display=display)
+            for path in inputs:
+                manifest.add_input(path)
+            relax_and_write(candidates, out=out, config=settings.relaxation, display=display, manifest=manifest)
+        if as_json:
+            typer.echo(json.dumps(manifest.as_dict(), indent=2))
+        else:
+            display.say(f"{_in_words(manifest.results['status'])}: {out}")
+
+
+@app.command()
+def evaluate(
+    inputs: Inputs,
+    out: Out,
+    reference: Annotated[
+        str | None, typer.Option(help="embedded (default), or the path of a reference.", show_default=False)
+    ] = None,
+    requested: Annotated[
+        int | None,
+        typer.Option(help="How many crystals were asked for, if fewer exist; missing ones count.", show_default=False),
+    ] = None,
+    no_relax: Annotated[bool, typer.Option("--no-relax", help="Judge the crystals as they are.")] = False,
+    config: Settings = None,
+    potential: PotentialName = None,
+    fmax: Fmax = None,
+    max_steps: MaxSteps = None,
+    device: Device = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Relax and judge crystals: crystals.parquet, metrics.json, report.html, manifest.json.
+
+    Every crystal that was asked for has a row, also one that cannot be read. Ctrl-C keeps what is finished; the same
+    command continues.
+    """
+    with user_errors("druse evaluate"):
+        from druse_crystal.manifest import Manifest
+        from druse_evaluation.metrics import as_json as metrics_as_json
+        from druse_evaluation.metrics import judge_sentence, measure
+
+        from druse_evaluate.config import read_config, with_options
+        from druse_evaluate.judging import judge, pad, read_inputs
+
+        settings = with_options(
+            read_config(config),
+            reference=reference,
+            potential=potential,
+            fmax=fmax,
+            max_steps=0 if no_relax else max_steps,
+            device=device,
+        )
+        manifest = Manifest()
+        with Display(quiet=quiet) as display:
+            candidates = pad(read_inputs(inputs, display=display), requested)
+            for path in inputs:
+                manifest.add_input(path)
+            assessment = judge(candidates, out=out, config=settings, display=display, manifest=manifest)
+        measured = measure(assessment)
+        if as_json:
+            typer.echo(json.dumps(metrics_as_json(measured, assessment.metadata), indent=2))
+            return
+        from rich.console import Console
+
+        Console().print(metrics_table(measured))
+        Console().print(judge_sentence(assessment.metadata), style="dim", highlight=False)
+        display.say(f"{_in_words(manifest.results['status'])}: {out / 'report.html'}")
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.items())

@@ -1,0 +1,300 @@
+"""The work behind the commands: read files, relax with a store that survives interruptions, judge, write results."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from druse_crystal.crystal import Crystal
+from druse_crystal.files import replacing, writable_folder, write_text
+from druse_crystal.io import ReadResult, read_crystals, write_cif_zip, write_extxyz
+from druse_crystal.manifest import Manifest
+from druse_energetics.relaxation import Relaxation, Relaxer
+
+from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+from druse_evaluate.console import Display
+from druse_evaluate.store import RelaxationStore
+
+if TYPE_CHECKING:
+    from druse_energetics.reference import Reference
+    from druse_evaluation.table import Assessment
+
+MISSING = "was asked for, but does not exist"
+METASTABLE = 0.1  # eV/atom above the hull, for the running count
+
+
+def read_inputs(paths: Sequence[Path], *, display: Display) -> list[ReadResult]:
+    """Every structure in files, folders, zips and datasets; one that cannot be read has an error instead of a crystal.
+
+    Raises:
+        ValueError: if a path does not exist, or nothing at all is found.
+    """
+    results: list[ReadResult] = []
+    for path in paths:
+        for result in read_crystals(path):
+            results.append(result)
+            display.update("reading", len(results), len(results))
+    if not results:
+        names = ", ".join(str(path) for path in paths)
+        raise ValueError(f"there is no structure in {names}: give CIF, POSCAR, extxyz, JSON, zip or Parquet files")
+    refused = [r for r in results if r.crystal is None]
+    for result in refused[:5]:
+        display.warn(f"not read: {result.error}")
+    if len(refused) > 5:
+        display.warn(f"not read: {len(refused) - 5} more; see the column 'message' of the table")
+    return results
+
+
+def pad(candidates: Sequence[ReadResult], requested: int | None) -> list[ReadResult]:
+    """Add a row for every crystal that was asked for and does not exist.
+
+    Raises:
+        ValueError: if there are more crystals than were asked for.
+    """
+    candidates = list(candidates)
+    if requested is None:
+        return candidates
+    if requested < len(candidates):
+        raise ValueError(f"{len(candidates)} structures were found, more than the {requested} that were asked for")
+    missing = range(len(candidates), requested)
+    return candidates + [ReadResult(source=f"missing {i + 1}", crystal=None, error=MISSING, info={}) for i in missing]
+
+
+def check_relaxation(config: RelaxationConfig) -> None:
+    """Refuse settings that no relaxer can follow, before anything is loaded.
+
+    Raises:
+        ValueError: for an unknown potential or numbers that make no sense.
+    """
+    from druse_energetics.potential import POTENTIAL_NAMES
+
+    if config.potential not in POTENTIAL_NAMES:
+        raise ValueError(f"there is no potential {config.potential!r}: choose one of {', '.join(POTENTIAL_NAMES)}")
+    if not config.fmax > 0:
+        raise ValueError(f"fmax is {config.fmax}, it must be above 0 eV/Å")
+    if config.max_steps < 0:
+        raise ValueError(f"max_steps is {config.max_steps}, it cannot be negative")
+
+
+def make_relaxer_for(config: RelaxationConfig) -> Relaxer:
+    """The relaxer that the settings ask for.
+
+    Raises:
+        ValueError: for an unknown potential or numbers that make no sense.
+    """
+    from druse_energetics.relaxation import make_relaxer
+
+    return make_relaxer(config.potential, fmax=config.fmax, max_steps=config.max_steps, device=config.device)
+
+
+def relax_all(
+    crystals: Sequence[Crystal | None],
+    *,
+    config: RelaxationConfig,
+    store: RelaxationStore,
+    display: Display,
+    reference: "Reference | None" = None,
+    relaxer: Relaxer | None = None,
+) -> list[Relaxation | None]:
+    """Relax what the store does not have yet, keeping every result as soon as it is there.
+
+    Args:
+        crystals: None stays None.
+        config: how.
+        store: finished relaxations.
+        display: shows progress and running counts.
+        reference: for the running count of crystals near the hull.
+        relaxer: instead of the one that ``config`` names.
+    """
+    todo = [c for c in crystals if c is not None and store.get(c) is None]
+    total = sum(c is not None for c in crystals)
+    done = total - len(todo)
+    counts: Counter[str] = Counter()
+    for crystal in crystals:
+        relaxation = None if crystal is None else store.get(crystal)
+        if relaxation is not None:
+            _count(counts, relaxation, reference)
+    if done:
+        display.say(f"{done} of {total} relaxations are there already")
+    display.update("relaxation", done, total, counts)
+    if todo:
+        relaxer = relaxer or make_relaxer_for(config)
+
+        def on_result(index: int, relaxation: Relaxation) -> None:
+            nonlocal done
+            store.keep(todo[index], relaxation)
+            done += 1
+            _count(counts, relaxation, reference)
+            display.update("relaxation", done, total, counts)
+
+        relaxer(todo, on_result=on_result)
+    return [None if c is None else store.get(c) for c in crystals]
+
+
+def _count(counts: Counter[str], relaxation: Relaxation, reference: "Reference | None") -> None:
+    counts[relaxation.status.replace("_", " ")] += 1
+    if reference is None or relaxation.crystal is None:
+        return
+    try:
+        above = reference.energy_above_hull(relaxation.crystal, relaxation.energy)
+    except ValueError:
+        return
+    counts[f"≤ {METASTABLE} eV/atom"] += above <= METASTABLE
+
+
+def judge(
+    candidates: Sequence[ReadResult],
+    *,
+    out: Path,
+    config: EvaluationConfig,
+    display: Display,
+    manifest: Manifest,
+    reference: "Reference | None" = None,
+    relaxer: Relaxer | None = None,
+    title: str = "Crystals and what they are worth",
+) -> "Assessment":
+    """Relax and judge, and write ``crystals.parquet``, ``metrics.json``, ``report.html`` and ``manifest.json``.
+
+    Finished relaxations are kept in ``relaxations.jsonl``: an interrupted call, made again, continues.
+
+    Args:
+        candidates: one for every crystal that was asked for.
+        out: folder of the results, made when it is missing.
+        config: reference and relaxation.
+        display: shows progress.
+        manifest: receives settings, results and timings, and is written at the end.
+        reference: instead of the one that ``config`` names.
+        relaxer: instead of the one that ``config`` names.
+        title: heading of the report.
+
+    Raises:
+        ValueError: for settings that make no sense, or a folder that cannot be written to.
+    """
+    from druse_energetics.reference import load_reference
+    from druse_evaluation.assessment import assess
+    from druse_evaluation.metrics import as_json, measure
+    from druse_evaluation.report import write_report
+
+    check_relaxation(config.relaxation)
+    if reference is None:
+        with manifest.stage("reference"):
+            reference = load_reference(config.reference, potential=config.relaxation.potential)
+    out = writable_folder(out)
+    store = RelaxationStore(out / "relaxations.jsonl", relaxation_settings(config.relaxation))
+    with manifest.stage("relaxation"):
+        relaxations = relax_all(
+            [c.crystal for c in candidates],
+            config=config.relaxation,
+            store=store,
+            display=display,
+            reference=reference,
+            relaxer=relaxer,
+        )
+    with manifest.stage("assessment"):
+        assessment = assess(
+            candidates,
+            reference=reference,
+            relaxations=relaxations,
+            judge=config.relaxation.potential,
+            on_progress=display.update,
+        )
+    measured = measure(assessment)
+    manifest.settings |= config.as_dict()
+    manifest.results |= {m.metric.name: m.value.as_dict() for m in measured}
+    manifest.results["status"] = dict(Counter(assessment.strings("status")))
+    assessment.write(out / "crystals.parquet")
+    write_text(out / "metrics.json", json.dumps(as_json(measured, assessment.metadata), indent=2) + "\n")
+    with manifest.stage("report"):
+        write_report(out / "report.html", assessment, title=title, manifest=manifest.as_dict(), n_best=config.n_best)
+    manifest.write(out / "manifest.json")
+    return assessment
+
+
+def relaxation_settings(config: RelaxationConfig) -> dict[str, str | float | int]:
+    """What decides the result of a relaxation: the device does not."""
+    return {"potential": config.potential, "fmax": config.fmax, "max_steps": config.max_steps}
+
+
+def relax_and_write(
+    candidates: Sequence[ReadResult],
+    *,
+    out: Path,
+    config: RelaxationConfig,
+    display: Display,
+    manifest: Manifest,
+    relaxer: Relaxer | None = None,
+) -> list[Relaxation | None]:
+    """Relax, and write ``relaxed.extxyz``, ``relaxed.zip`` (CIF), ``relaxations.parquet`` and ``manifest.json``.
+
+    Raises:
+        ValueError: for settings that make no sense, or a folder that cannot be written to.
+    """
+    check_relaxation(config)
+    out = writable_folder(out)
+    store = RelaxationStore(out / "relaxations.jsonl", relaxation_settings(config))
+    with manifest.stage("relaxation"):
+        relaxations = relax_all(
+            [c.crystal for c in candidates], config=config, store=store, display=display, relaxer=relaxer
+        )
+    rows = [_relaxation_row(c, r) for c, r in zip(candidates, relaxations, strict=True)]
+    with replacing(out / "relaxations.parquet") as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=_RELAXATION_SCHEMA), temporary, compression="zstd")
+    crystals, sources, info = [], [], []
+    for candidate, relaxation in zip(candidates, relaxations, strict=True):
+        if relaxation is not None and relaxation.crystal is not None:
+            crystals.append(relaxation.crystal)
+            sources.append(candidate.source)
+            facts = {"source": candidate.source, "energy": relaxation.energy, "relaxation_status": relaxation.status}
+            info.append(facts)
+    if crystals:
+        write_extxyz(out / "relaxed.extxyz", crystals, info=info)
+        write_cif_zip(out / "relaxed.zip", crystals, names=unique_names(sources))
+    manifest.settings |= relaxation_settings(config)
+    manifest.results["status"] = dict(Counter(row["status"] for row in rows))
+    manifest.write(out / "manifest.json")
+    return relaxations
+
+
+_RELAXATION_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("status", pa.string()),
+        ("message", pa.string()),
+        ("energy", pa.float64()),
+        ("initial_energy", pa.float64()),
+        ("max_force", pa.float64()),
+        ("n_steps", pa.int32()),
+    ],
+    metadata={"units": "energies eV per cell, forces eV/Å"},
+)
+
+
+def _relaxation_row(candidate: ReadResult, relaxation: Relaxation | None) -> dict[str, object]:
+    if relaxation is None:
+        return {"source": candidate.source, "status": "unreadable", "message": candidate.error}
+    return {
+        "source": candidate.source,
+        "status": relaxation.status,
+        "message": relaxation.message,
+        "energy": relaxation.energy,
+        "initial_energy": relaxation.initial_energy,
+        "max_force": relaxation.max_force,
+        "n_steps": relaxation.n_steps,
+    }
+
+
+def unique_names(sources: Sequence[str]) -> list[str]:
+    """File names made of sources: no folders, no odd characters, none twice."""
+    names: dict[str, None] = {}
+    for source in sources:
+        stem = "".join(ch if ch.isalnum() or ch in "-_." else "-" for ch in source.removesuffix(".cif"))
+        stem = name = stem.strip("-.") or "crystal"
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names[name] = None
+    return list(names)

@@ -1,0 +1,199 @@
+import json
+import zipfile
+
+import pyarrow.parquet as pq
+import pytest
+from druse_crystal.io import ReadResult, read_crystals, write_cif
+from druse_crystal.manifest import Manifest
+from druse_evaluate import judging
+from druse_evaluate.cli import app
+from druse_evaluate.config import EvaluationConfig, RelaxationConfig, read_config, with_options
+from druse_evaluate.console import Display
+from druse_evaluation.table import Assessment
+from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
+from typer.testing import CliRunner
+
+GIVEN = [salt(5.5), simple_cubic_salt(3.4), salt(5.6, anion=35, cation=19)]
+ANSWERS = [relaxed(salt(5.64), -2.0), relaxed(simple_cubic_salt(3.5), -1.95), lost("exploded", "the cell grew")]
+CANDIDATES = [ReadResult(source=f"{i}.cif", crystal=c) for i, c in enumerate(GIVEN)]
+
+
+class Interrupted(AnsweringRelaxer):
+    """Ctrl-C after so many crystals."""
+
+    def __init__(self, results, after: int):
+        super().__init__(results)
+        self.after = after
+
+    def __call__(self, crystals, *, on_result=None):
+        assert on_result is not None
+        for i in range(self.after):
+            on_result(i, self.results[i])
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    relaxer = AnsweringRelaxer(ANSWERS)
+    monkeypatch.setattr(judging, "make_relaxer_for", lambda config: relaxer)
+    monkeypatch.setattr("druse_energetics.reference.load_reference", lambda name, potential: small_reference())
+    return relaxer
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, crystal in enumerate(GIVEN):
+        write_cif(tmp_path / "in" / f"{i}.cif", crystal, symprec=None)
+    (tmp_path / "in" / "9-broken.cif").write_text("data_x\n_cell_length_a 3\n")
+    return tmp_path
+
+
+def judge(out, relaxer):
+    return judging.judge(
+        CANDIDATES,
+        out=out,
+        config=EvaluationConfig(),
+        display=Display(quiet=True),
+        manifest=Manifest(seed=3),
+        reference=small_reference(),
+        relaxer=relaxer,
+    )
+
+
+def test_an_interrupted_run_continues(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        judge(tmp_path, Interrupted(ANSWERS, after=2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["relaxations.jsonl"]
+    rest = AnsweringRelaxer(ANSWERS[2:])
+    assessment = judge(tmp_path, rest)
+    assert rest.n_given == 1
+    assert assessment.table.equals(judge(tmp_path / "fresh", AnsweringRelaxer(ANSWERS)).table)
+    again = AnsweringRelaxer([])
+    assert judge(tmp_path, again).table.equals(assessment.table)
+    assert again.n_given == 0
+
+
+def test_everything_is_written(tmp_path):
+    assessment = judge(tmp_path, AnsweringRelaxer(ANSWERS))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "crystals.parquet",
+        "manifest.json",
+        "metrics.json",
+        "relaxations.jsonl",
+        "report.html",
+    ]
+    assert Assessment.read(tmp_path / "crystals.parquet").table.equals(assessment.table)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["seed"] == 3
+    assert manifest["results"]["status"] == {"judged": 2, "exploded": 1}
+    assert manifest["settings"]["relaxation"]["fmax"] == 0.05
+    assert set(manifest["timings"]) == {"relaxation", "assessment", "report"}
+    assert manifest["versions"]["druse-evaluation"]
+    sun = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["sun"]
+    assert (sun["count"], sun["total"]) == (1, 3)
+
+
+def test_evaluate_command(small_world, folder):
+    out = folder / "out"
+    result = CliRunner().invoke(app, ["evaluate", str(folder / "in"), "--out", str(out), "--json", "--requested", "6"])
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)["metrics"]
+    assert (metrics["read"]["count"], metrics["read"]["total"]) == (3, 6)
+    assert metrics["sun"]["count"] == 1
+    status = Assessment.read(out / "crystals.parquet").strings("status")
+    assert status == ["judged", "judged", "exploded", "unreadable", "unreadable", "unreadable"]
+    assert (out / "report.html").stat().st_size > 1_000_000
+    assert "9-broken.cif" in result.stderr
+
+
+def test_evaluate_prints_a_table_and_the_judges_error(small_world, folder):
+    result = CliRunner().invoke(app, ["evaluate", str(folder / "in"), "-o", str(folder / "out"), "-q"])
+    assert result.exit_code == 0, result.output
+    assert "metastable, unique, novel" in result.stdout
+    assert "25.0 %" in result.stdout
+    assert "30 meV/atom" in " ".join(result.stdout.split())
+    assert result.stderr == ""
+
+
+def test_relax_command(small_world, folder):
+    out = folder / "out"
+    result = CliRunner().invoke(app, ["relax", str(folder / "in"), "--out", str(out), "--fmax", "0.1"])
+    assert result.exit_code == 0, result.output
+    frames = list(read_crystals(out / "relaxed.extxyz"))
+    assert [f.crystal.num_atoms for f in frames if f.crystal is not None] == [2, 2]
+    assert frames[0].info["relaxation_status"] == "converged"
+    with zipfile.ZipFile(out / "relaxed.zip") as archive:
+        assert len(archive.namelist()) == 2
+    rows = pq.read_table(out / "relaxations.parquet").to_pylist()
+    assert [r["status"] for r in rows] == ["converged", "converged", "exploded", "unreadable"]
+    assert json.loads((out / "manifest.json").read_text())["settings"]["fmax"] == 0.1
+
+
+def test_nothing_relaxed_is_no_error(folder, monkeypatch):
+    relaxer = AnsweringRelaxer([lost("exploded", "the cell grew")] * 3)
+    monkeypatch.setattr(judging, "make_relaxer_for", lambda config: relaxer)
+    result = CliRunner().invoke(app, ["relax", str(folder / "in"), "--out", str(folder / "out")])
+    assert result.exit_code == 0, result.output
+    assert not (folder / "out" / "relaxed.extxyz").exists()
+
+
+def refused(*arguments: object) -> str:
+    """The one sentence after a user's error."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("druse")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_user_errors_are_one_sentence_and_leave_nothing(small_world, folder):
+    out = folder / "out"
+    assert "nowhere" in refused("evaluate", folder / "nowhere", "--out", out)
+    assert not out.exists()
+    assert "more than the 2" in refused("evaluate", folder / "in", "--out", out, "--requested", 2)
+    assert not out.exists()
+    (folder / "file").write_text("")
+    assert "file" in refused("evaluate", folder / "in", "--out", folder / "file" / "out")
+    config = folder / "c.yaml"
+    config.write_text("relaxation: {fmx: 0.1}\n")
+    assert "relaxation.fmx" in refused("evaluate", folder / "in", "--out", out, "--config", config)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("option", [("--fmax", "-1"), ("--max-steps", "-3"), ("--potential", "emt")])
+def test_senseless_settings(folder, option):
+    sentence = refused("relax", folder / "in", "--out", folder / "out", *option)
+    assert option[1] in sentence or "emt" in sentence
+    assert not (folder / "out").exists()
+
+
+def test_config(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("reference: mine.parquet\nrelaxation:\n  fmax: 0.02\n")
+    config = read_config(path)
+    assert config == EvaluationConfig(reference="mine.parquet", relaxation=RelaxationConfig(fmax=0.02))
+    changed = with_options(config, reference=None, potential="chgnet", fmax=None, max_steps=0, device=None)
+    assert changed.relaxation == RelaxationConfig(potential="chgnet", fmax=0.02, max_steps=0)
+    assert changed.reference == "mine.parquet"
+    path.write_text("- 1\n")
+    with pytest.raises(ValueError, match="must hold keys and values"):
+        read_config(path)
+    path.write_text("relaxation: {fmax: fast}\n")
+    with pytest.raises(ValueError, match=r"relaxation\.fmax"):
+        read_config(path)
+    with pytest.raises(ValueError, match="cannot read the settings"):
+        read_config(tmp_path / "none.yaml")
+    path.write_text("")
+    assert read_config(path) == EvaluationConfig()
+
+
+def test_names_of_files():
+    assert judging.unique_names(["a/b.cif", "a-b-2", "a/b.cif", "../..", "ü#3"]) == [
+        "a-b",
+        "a-b-2",
+        "a-b-3",
+        "crystal",
+        "ü-3",
+    ]

@@ -1,0 +1,1 @@
+"""Generate crystals with a trained Druse model."""

@@ -1,0 +1,106 @@
+"""The commands ``generate`` and ``info``."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="druse-generate",
+    help="Generate crystals with a trained Druse model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder; without one, the model that ships.")]
+NumAtoms = Annotated[
+    str | None, typer.Option("--num-atoms", help="Atoms in a cell: 8, or 4-12; by default as in the training data.")
+]
+Seed = Annotated[int, typer.Option(help="Same seed, same crystals.")]
+SamplerName = Annotated[str, typer.Option("--sampler", help="fast, predictor, or paper (1,000 + 1,000 evaluations).")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the sampler, instead of its own number.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@app.command("generate")
+def generate_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.", show_default=False)],
+    num: Annotated[int, typer.Option(help="How many crystals.")] = 32,
+    seed: Seed = 0,
+    num_atoms: NumAtoms = None,
+    sampler: SamplerName = "fast",
+    steps: Steps = None,
+    model: Model = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate crystals: crystals.extxyz, cifs.zip (symmetrised), manifest.json.
+
+    They are as the model draws them; `druse relax` and `druse evaluate` go on from there. Ctrl-C keeps what is finished;
+    the same command continues.
+    """
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse generate"):
+        from druse_crystal.manifest import Manifest
+
+        from druse_generate.config import MODEL, make_config
+        from druse_generate.running import draw_into, write_draws
+
+        config = make_config(num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps)
+        manifest = Manifest()
+        with Display(quiet=quiet) as display:
+            draws = draw_into(
+                out, model=model or MODEL, config=config, display=display, manifest=manifest, device=device
+            )
+            write_draws(out, draws, display=display, manifest=manifest)
+        if as_json:
+            typer.echo(json.dumps(manifest.as_dict(), indent=2))
+        else:
+            display.say(f"{manifest.results['crystals']} of {num} crystals: {out / 'crystals.extxyz'}")
+
+
+@app.command()
+def info(model: Model = None, as_json: AsJson = False) -> None:
+    """Show what a model is, what it was trained on, and what can be asked of it."""
+    from druse_crystal.console import user_errors
+
+    with user_errors("druse info"):
+        from ase.data import chemical_symbols
+        from druse_scores import load_checkpoint
+
+        from druse_generate.config import MODEL, SAMPLERS
+
+        folder = model or MODEL
+        checkpoint = load_checkpoint(folder)
+        facts = {
+            "model": str(folder) if model else "the model that ships with druse-generate",
+            "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
+            "network": asdict(checkpoint.network.config),
+            "num_atoms": [min(checkpoint.num_atoms), max(checkpoint.num_atoms)],
+            "training_crystals": sum(checkpoint.num_atoms.values()),
+            "elements": [chemical_symbols[z] for z in checkpoint.elements],
+            "samplers": {name: f"{s.steps} steps, {s.evaluations} evaluations" for name, s in SAMPLERS.items()},
+            "provenance": checkpoint.provenance,
+        }
+        if as_json:
+            typer.echo(json.dumps(facts, indent=2))
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for name, value in facts.items():
+            if isinstance(value, dict):
+                text = "\n".join(f"{key}: {item}" for key, item in value.items())
+            else:
+                text = " ".join(map(str, value)) if isinstance(value, list) else f"{value}"
+            table.add_row(name.replace("_", " "), text)
+        Console().print(table, highlight=False)

@@ -1,0 +1,113 @@
+"""How crystals are drawn."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from druse_diffusion import fast_times, uniform_times
+
+MODEL = Path(__file__).parent / "model"
+"""The checkpoint that ships with this package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """Time grid and corrector.
+
+    Attributes:
+        grid: ``fast``: times made for few steps; ``uniform``: even times, with 1,000 steps the published grid.
+        steps: predictor steps.
+        corrector_steps: Langevin steps before each predictor step.
+    """
+
+    grid: str = "fast"
+    steps: int = 100
+    corrector_steps: int = 1
+
+    def __post_init__(self):
+        if self.grid not in _GRIDS:
+            raise ValueError(f"sampler grid is {self.grid!r}, it must be one of {', '.join(_GRIDS)}")
+        if self.steps < 2:
+            raise ValueError(f"the sampler needs at least 2 steps, not {self.steps}")
+        if self.corrector_steps < 0:
+            raise ValueError(f"the number of corrector steps is {self.corrector_steps}, it cannot be negative")
+
+    @property
+    def times(self) -> list[float]:
+        """The grid, falling from 1 to 0."""
+        return _GRIDS[self.grid](self.steps)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations for one crystal."""
+        return self.steps * (1 + self.corrector_steps)
+
+
+_GRIDS = {"fast": fast_times, "uniform": uniform_times}
+
+SAMPLERS = {
+    "fast": SamplerConfig(),
+    "predictor": SamplerConfig(steps=200, corrector_steps=0),
+    "paper": SamplerConfig(grid="uniform", steps=1000, corrector_steps=1),
+}
+"""Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """One run of the generator.
+
+    Attributes:
+        num: crystals to draw.
+        seed: of all random numbers.
+        num_atoms: fewest and most atoms in a cell; None: as in the training data.
+        sampler: how to draw.
+        batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
+            decides speed and memory, not the result.
+    """
+
+    num: int = 32
+    seed: int = 0
+    num_atoms: tuple[int, int] | None = None
+    sampler: SamplerConfig = SAMPLERS["fast"]
+    batch_pairs: int = 12000
+
+    def __post_init__(self):
+        if self.num < 1:
+            raise ValueError(f"{self.num} crystals were asked for: ask for at least 1")
+
+
+def parse_num_atoms(text: str | None) -> tuple[int, int] | None:
+    """``8`` or ``4-12`` as a range.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if text is None:
+        return None
+    first, _, last = text.partition("-")
+    try:
+        low, high = int(first), int(last or first)
+    except ValueError:
+        raise ValueError(f"number of atoms is {text!r}: write a number such as 8, or a range such as 4-12") from None
+    if low > high:
+        raise ValueError(f"number of atoms is {text!r}: the first number must not be larger than the second")
+    return low, high
+
+
+def make_config(
+    *, num: int, seed: int, num_atoms: str | None = None, sampler: str = "fast", steps: int | None = None
+) -> GenerateConfig:
+    """A configuration from the words of a command line.
+
+    Raises:
+        ValueError: names the word that makes no sense.
+    """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
+    chosen = SAMPLERS[sampler]
+    return GenerateConfig(
+        num=num,
+        seed=seed,
+        num_atoms=parse_num_atoms(num_atoms),
+        sampler=chosen if steps is None else replace(chosen, steps=steps),
+    )

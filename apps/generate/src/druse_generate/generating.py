@@ -1,0 +1,117 @@
+"""Draw crystals from a checkpoint."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from druse_crystal import Crystal, CrystalBatch
+from druse_diffusion import CrystalProcess, RandomStreams, sample
+from druse_scores import Checkpoint
+
+from druse_generate.config import GenerateConfig
+
+_SIZE_STREAM = 1 << 63  # mixed into the seed, so that sizes and noise use different numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One crystal that was asked for.
+
+    Attributes:
+        index: its number in the run; together with the seed it decides the crystal.
+        crystal: None when the network's output is no crystal.
+        message: why not.
+    """
+
+    index: int
+    crystal: Crystal | None
+    message: str = ""
+
+
+def draw_sizes(checkpoint: Checkpoint, config: GenerateConfig, indices: Sequence[int]) -> np.ndarray:
+    """Number of atoms of each crystal, from the training distribution within the bounds.
+
+    Raises:
+        ValueError: if no training crystal has a number of atoms within the bounds.
+    """
+    sizes = np.array(sorted(checkpoint.num_atoms))
+    low, high = config.num_atoms or (sizes[0], sizes[-1])
+    if low < sizes[0] or high > sizes[-1]:
+        raise ValueError(f"the model knows cells of {sizes[0]} to {sizes[-1]} atoms, {low} to {high} were asked for")
+    allowed = sizes[(sizes >= low) & (sizes <= high)]
+    if len(allowed) == 0:
+        raise ValueError(f"no crystal of the training data has between {low} and {high} atoms")
+    weights = np.array([checkpoint.num_atoms[n] for n in allowed], dtype=float)
+    streams = RandomStreams(config.seed ^ _SIZE_STREAM, torch.tensor(indices))
+    uniform = streams.crystal_uniform(1).squeeze(-1).double().numpy()
+    return allowed[np.searchsorted(np.cumsum(weights / weights.sum())[:-1], uniform)]
+
+
+def generate(
+    checkpoint: Checkpoint,
+    config: GenerateConfig,
+    *,
+    skip: frozenset[int] = frozenset(),
+    on_progress: Callable[[float], None] | None = None,
+) -> Iterator[list[Draw]]:
+    """Draw ``config.num`` crystals; each batch is yielded as soon as it is ready.
+
+    A crystal depends on the seed, its index, the checkpoint and the sampler, and, up to rounding, not on the batch.
+
+    Args:
+        checkpoint: the model.
+        config: what to draw.
+        skip: indices that are there already.
+        on_progress: called after every step with the number of crystals done, a fraction for those under way.
+
+    Raises:
+        ValueError: if the model does not know the numbers of atoms asked for.
+    """
+    indices = np.array([i for i in range(config.num) if i not in skip], dtype=np.int64)
+    sizes = draw_sizes(checkpoint, config, indices.tolist()) if len(indices) else np.empty(0, int)
+    process, times = CrystalProcess(), config.sampler.times
+    device = next(checkpoint.network.parameters()).device
+    done = 0
+    for batch in _batches(sizes, config.batch_pairs):
+        num_atoms = torch.tensor(sizes[batch], device=device)
+        total = int(num_atoms.sum())
+        template = CrystalBatch(
+            lattice=torch.eye(3, device=device).expand(len(batch), 3, 3),
+            frac_coords=torch.zeros(total, 3, device=device),
+            atomic_numbers=torch.ones(total, dtype=torch.long, device=device),
+            num_atoms=num_atoms,
+        )
+
+        def tell(step: int, _: CrystalBatch, size: int = len(batch)) -> None:
+            if on_progress is not None:
+                on_progress(done + size * (step + 1) / (len(times) - 1))
+
+        drawn = sample(
+            process,
+            checkpoint.network,
+            template,
+            times=times,
+            n_corrector_steps=config.sampler.corrector_steps,
+            generator=RandomStreams(config.seed, torch.tensor(indices[batch]), device=device),
+            on_step=tell,
+        )
+        done += len(batch)
+        yield [_as_draw(int(indices[i]), drawn.select([row])) for row, i in enumerate(batch)]
+
+
+def _batches(sizes: np.ndarray, pairs: int) -> Iterator[np.ndarray]:
+    """Positions in batches of similar size, small crystals first."""
+    order = np.argsort(sizes, kind="stable")
+    start = 0
+    for stop in range(1, len(order) + 1):
+        if stop == len(order) or (stop + 1 - start) * int(sizes[order[stop]]) ** 2 > pairs:
+            yield order[start:stop]
+            start = stop
+
+
+def _as_draw(index: int, one: CrystalBatch) -> Draw:
+    try:
+        return Draw(index=index, crystal=one.to_crystals()[0])
+    except ValueError as error:
+        return Draw(index=index, crystal=None, message=str(error))

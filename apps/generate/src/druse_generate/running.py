@@ -1,0 +1,73 @@
+"""One run of the generator in a folder: draw what is missing, keep it at once, write the files."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from druse_crystal.console import Display
+from druse_crystal.files import writable_folder
+from druse_crystal.io import write_cif_zip, write_extxyz
+from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
+from druse_crystal.manifest import Manifest, file_hash
+from druse_scores import load_checkpoint
+
+from druse_generate.config import GenerateConfig
+from druse_generate.generating import Draw, generate
+
+
+def draw_into(
+    folder: Path, *, model: Path, config: GenerateConfig, display: Display, manifest: Manifest, device: str = "cpu"
+) -> list[Draw]:
+    """Draw crystals, keeping each batch in ``generated.jsonl``; an interrupted call, made again, continues.
+
+    Returns:
+        one draw for each crystal asked for, by index.
+
+    Raises:
+        ValueError: if the checkpoint is broken, the request impossible, or the folder holds another run.
+    """
+    checkpoint = load_checkpoint(model, device=device)
+    model_hash = file_hash(model / "weights.safetensors")
+    settings = asdict(config) | {"model": model_hash}
+    # more crystals of the same run, or another batch size, give the same crystals
+    decisive = {name: value for name, value in settings.items() if name not in ("num", "batch_pairs")}
+    folder = writable_folder(folder)
+    journal = Journal(folder / "generated.jsonl", "generated crystals", decisive)
+    draws = {
+        line["index"]: Draw(index=line["index"], crystal=crystal_from_json(line["crystal"]), message=line["message"])
+        for line in journal.lines
+        if line["index"] < config.num
+    }
+    manifest.seed = config.seed
+    manifest.settings["generate"] = settings
+    manifest.inputs["model"] = model_hash
+    there = len(draws)
+    if there:
+        display.say(f"{there} of {config.num} crystals are there already")
+
+    def tell(done: float) -> None:
+        display.update("generation", there + done, config.num)
+
+    tell(0)
+    with manifest.stage("generation"):
+        for batch in generate(checkpoint, config, skip=frozenset(draws), on_progress=tell):
+            for draw in batch:
+                journal.keep(
+                    {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
+                )
+                draws[draw.index] = draw
+    return [draws[i] for i in range(config.num)]
+
+
+def write_draws(folder: Path, draws: list[Draw], *, display: Display, manifest: Manifest) -> None:
+    """Write ``crystals.extxyz``, ``cifs.zip`` and ``manifest.json``."""
+    good = [(draw.index, draw.crystal) for draw in draws if draw.crystal is not None]
+    for draw in draws:
+        if draw.crystal is None:
+            display.say(f"crystal {draw.index}: {draw.message}")
+    crystals = [crystal for _, crystal in good]
+    names = [f"druse-{index:05d}" for index, _ in good]
+    with manifest.stage("writing"):
+        write_extxyz(folder / "crystals.extxyz", crystals, info=[{"id": name} for name in names])
+        write_cif_zip(folder / "cifs.zip", crystals, names=names)
+    manifest.results |= {"requested": len(draws), "crystals": len(good)}
+    manifest.write(folder / "manifest.json")

@@ -1,0 +1,90 @@
+"""The order in which crystals are learnt: a pure function of the seed, so that a resumed run goes on where it was."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from druse_crystal import CrystalBatch
+from druse_crystal.dataset import CrystalDataset
+from druse_crystal.lattice import symmetric_form
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+_CHUNK = 4096  # crystals sorted by size at a time: keeps sizes alike within a batch and mixed between batches
+
+
+def as_batch(dataset: CrystalDataset) -> CrystalBatch:
+    """All crystals of a dataset as one batch on the host, lattices in their symmetric form."""
+    packed = dataset.crystals
+    return CrystalBatch(
+        lattice=symmetric_form(torch.tensor(packed.lattice)).float(),
+        frac_coords=torch.tensor(packed.frac_coords).float() % 1.0,
+        atomic_numbers=torch.tensor(packed.atomic_numbers),
+        num_atoms=torch.tensor(packed.num_atoms),
+    )
+
+
+def size_buckets(num_atoms: Int[np.ndarray, " b"], *, pair_budget: int, max_batch: int) -> list[np.ndarray]:
+    """Cut positions, sorted by number of atoms, into batches within the budget of pairs."""
+    order = np.argsort(num_atoms, kind="stable")
+    buckets, start = [], 0
+    for stop in range(1, len(order) + 1):
+        full = stop == len(order) or (stop + 1 - start) * int(num_atoms[order[stop]]) ** 2 > pair_budget
+        if full or stop - start == max_batch:
+            buckets.append(order[start:stop])
+            start = stop
+    return buckets
+
+
+class Place(NamedTuple):
+    """A place in the endless order of batches."""
+
+    epoch: int = 0
+    index: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchStream(IterableDataset):
+    """Endless batches of positions, starting at any place.
+
+    Attributes:
+        num_atoms: (b,) of every crystal of the dataset.
+        pair_budget: see ``DataConfig``.
+        max_batch: see ``DataConfig``.
+        seed: of the order.
+        start: where to begin.
+        rank: of this process.
+        world: number of processes; each takes every ``world``-th batch.
+    """
+
+    num_atoms: Int[np.ndarray, " b"]
+    pair_budget: int
+    max_batch: int
+    seed: int
+    start: Place = Place()
+    rank: int = 0
+    world: int = 1
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """All batches of an epoch, in order."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.num_atoms))
+        batches = []
+        for first in range(0, len(order), _CHUNK):
+            chunk = order[first : first + _CHUNK]
+            buckets = size_buckets(self.num_atoms[chunk], pair_budget=self.pair_budget, max_batch=self.max_batch)
+            batches += [chunk[bucket] for bucket in buckets]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def __iter__(self) -> Iterator[tuple[Place, Tensor]]:
+        epoch, index = self.start.epoch, self.start.index
+        while True:
+            batches = self.epoch(epoch)
+            while index + self.world <= len(batches):
+                # the same number of batches for every process: a last few of an epoch may be left out
+                yield Place(epoch=epoch, index=index + self.world), torch.tensor(batches[index + self.rank])
+                index += self.world
+            epoch, index = epoch + 1, 0

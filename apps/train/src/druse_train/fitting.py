@@ -1,0 +1,310 @@
+"""Training on Lightning: the module, the moving average, checkpoints that survive a kill."""
+
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from druse_crystal import CrystalBatch
+from druse_crystal.dataset import CrystalDataset
+from druse_diffusion import CrystalProcess, RandomStreams, training_loss
+from druse_scores import Checkpoint, PairNetwork, load_checkpoint, save_checkpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from druse_train.batches import BatchStream, Place, as_batch, size_buckets
+from druse_train.config import FitConfig
+from druse_train.state import Progress, apply_moments, load_state, save_state
+
+FIELDS = ("lattice", "frac_coords", "species")
+VALIDATION_SEED = 2**32 - 1
+STATE, LOG = "state.safetensors", "log.csv"
+
+
+class DiffusionModule(lightning.LightningModule):
+    """A score network that learns from one dataset and is validated, by its averaged weights, on another."""
+
+    def __init__(self, config: FitConfig, train: CrystalBatch, validation: CrystalBatch, progress: Progress):
+        super().__init__()
+        self.config, self.progress = config, progress
+        self.train_data, self.validation_data = train, validation
+        self.process = CrystalProcess()
+        torch.manual_seed(config.seed)
+        self.network = PairNetwork(config.network, mixed_precision=config.mixed_precision)
+        if config.init_from is not None:
+            self.network.load_state_dict(load_checkpoint(config.init_from).network.state_dict())
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.recent: list[Tensor] = []
+        self.sums = torch.zeros(4)
+
+    def training_step(self, batch: tuple[Place, Tensor], _: int) -> Tensor:
+        """Mean loss of one batch; the noise of a crystal depends on seed, epoch and crystal alone."""
+        place, index = batch
+        clean = self.train_data.select(index)
+        streams = RandomStreams((self.config.seed << 32) + place.epoch, index)
+        losses = training_loss(
+            self.process, self.network, clean.to(device=self.device), weights=self.config.weights, generator=streams
+        )
+        self.recent.append(torch.stack([getattr(losses, name).detach().mean() for name in FIELDS]))
+        self.progress.place = place
+        self.progress.seen += len(index) * self.trainer.world_size
+        return losses.total.mean()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the average of the weights."""
+        self.progress.step += 1
+        decay = min(self.config.optimizer.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        current = self.network.state_dict()
+        with torch.no_grad():
+            torch._foreach_lerp_([self.average[k] for k in current], list(current.values()), 1 - decay)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW; the learning rate is a function of step and hours."""
+        c = self.config.optimizer
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=c.lr, betas=c.betas, weight_decay=c.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.rate())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self) -> float:
+        """Learning rate over its largest value."""
+        c = self.config.optimizer
+        rate = min(1.0, (self.progress.step + 1) / max(1, c.warmup_steps))
+        if c.decay_start_hours is not None and self.config.max_hours is not None:
+            hours = self.progress.seconds / 3600
+            done = (hours - c.decay_start_hours) / max(1e-9, self.config.max_hours - c.decay_start_hours)
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+        return rate
+
+    def on_validation_epoch_start(self) -> None:
+        """Put the averaged weights in place."""
+        self.kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        self.sums = torch.zeros(4)
+
+    def validation_step(self, index: Tensor, _: int) -> None:
+        """Sum the losses of one batch; times and noise are the same in every validation."""
+        clean = self.validation_data.select(index).to(device=self.device)
+        losses = training_loss(
+            self.process,
+            self.network,
+            clean,
+            weights=self.config.weights,
+            generator=RandomStreams(VALIDATION_SEED, index),
+        )
+        sums = [getattr(losses, name).sum() for name in (*FIELDS, "total")]
+        self.sums += torch.stack(sums).cpu()
+
+    def on_validation_epoch_end(self) -> None:
+        """Put the training weights back and report means per crystal (coordinates: per atom)."""
+        self.network.load_state_dict(self.kept)
+        crystals, atoms = len(self.validation_data), int(self.validation_data.num_atoms.sum())
+        means = self.sums / torch.tensor([crystals, atoms, crystals, crystals])
+        for name, value in zip((*FIELDS, "total"), means, strict=True):
+            self.log(f"val_{name}", value, rank_zero_only=True)
+
+
+class Recorder(lightning.Callback):
+    """Keeps the run: state every few minutes, a row of the log and the best weights at each validation."""
+
+    def __init__(self, folder: Path, card: dict[str, Any], show: Callable[[str, dict[str, float]], None]):
+        self.folder, self.card, self.show = folder, card, show
+        self.saved = self.mark = time.monotonic()
+        self.last_seen: tuple[float, int] | None = None
+
+    def on_train_batch_end(self, trainer, module: DiffusionModule, *_: Any) -> None:
+        """Count the time, save when it is due, stop when the time is over."""
+        now = time.monotonic()
+        module.progress.seconds += now - self.mark
+        self.mark = now
+        limit = module.config.max_hours
+        if limit is not None and module.progress.seconds > limit * 3600:
+            trainer.should_stop = True
+        if module.progress.step % 20 == 0:
+            losses = dict(zip(FIELDS, torch.stack(module.recent[-100:]).mean(0).tolist(), strict=True))
+            self.show("train", losses | {"step": module.progress.step, "hours": module.progress.seconds / 3600})
+        if now - self.saved > module.config.checkpoint_every_minutes * 60:
+            self.save(trainer, module)
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Time spent on validation is not training."""
+        self.paused = time.monotonic()
+
+    def on_validation_end(self, trainer, module: DiffusionModule) -> None:
+        """Log, keep the best."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        progress = module.progress
+        values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val_")}
+        row: dict[str, float] = {"step": progress.step, "seen": progress.seen, "hours": progress.seconds / 3600}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        if module.recent:
+            means = torch.stack(module.recent).mean(0).tolist()
+            row |= {f"train_{name}": value for name, value in zip(FIELDS, means, strict=True)}
+            module.recent.clear()
+        row |= values
+        path = self.folder / LOG
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow({k: round(v, 6) for k, v in row.items()})
+        self.show("validation", values)
+        if values["val_total"] < progress.best:
+            progress.best = values["val_total"]
+            self.write_checkpoint(module, self.folder / "best", values)
+        self.save(trainer, module)
+        self.mark = time.monotonic()
+
+    def save(self, trainer, module: DiffusionModule) -> None:
+        """Write the state and the latest averaged weights."""
+        if not trainer.is_global_zero:
+            return
+        save_state(
+            self.folder / STATE,
+            weights=module.network.state_dict(),
+            average=module.average,
+            optimizer=trainer.optimizers[0].state_dict(),
+            progress=module.progress,
+        )
+        self.write_checkpoint(module, self.folder / "last", {})
+        self.saved = time.monotonic()
+
+    def write_checkpoint(self, module: DiffusionModule, folder: Path, losses: dict[str, float]) -> None:
+        """Write the averaged weights as a checkpoint."""
+        network = PairNetwork(module.config.network)
+        network.load_state_dict(module.average)
+        counts = torch.bincount(module.train_data.num_atoms)
+        progress = module.progress
+        provenance = self.card | {
+            "steps": progress.step,
+            "crystals_seen": progress.seen,
+            "hours": round(progress.seconds / 3600, 3),
+            "seed": module.config.seed,
+        }
+        if losses:
+            provenance["validation"] = {name: round(value, 5) for name, value in losses.items()}
+        save_checkpoint(
+            Checkpoint(
+                network=network,
+                num_atoms={n: int(k) for n, k in enumerate(counts.tolist()) if k},
+                elements=tuple(module.train_data.atomic_numbers.unique().tolist()),
+                provenance=provenance,
+            ),
+            folder,
+        )
+
+    def on_exception(self, trainer, module: DiffusionModule, exception: BaseException) -> None:
+        """Ctrl-C and a polite kill lose nothing."""
+        if isinstance(exception, KeyboardInterrupt | SystemExit) and module.progress.step > 0:
+            self.save(trainer, module)
+
+    def on_train_end(self, trainer, module: DiffusionModule) -> None:
+        """Keep the end."""
+        self.save(trainer, module)
+
+
+def fit(
+    config: FitConfig,
+    dataset: CrystalDataset,
+    folder: Path,
+    *,
+    resume: bool,
+    card: dict[str, Any],
+    show: Callable[[str, dict[str, float]], None],
+) -> Progress:
+    """Train a network.
+
+    Args:
+        config: the recipe.
+        dataset: with a train and a val split.
+        folder: where ``best``, ``last``, ``state.safetensors`` and ``log.csv`` go.
+        resume: continue from the folder's state.
+        card: goes into the provenance of every checkpoint.
+        show: called with news about training and validation.
+
+    Returns:
+        how far it came.
+
+    Raises:
+        ValueError: if a split is empty, or the state does not fit the recipe.
+    """
+    small = dataset.num_atoms <= config.data.max_atoms
+    parts = {name: dataset.select(np.flatnonzero(small & (dataset.split == name))) for name in ("train", "val")}
+    for name, part in parts.items():
+        if len(part) == 0:
+            raise ValueError(f"the dataset has no crystals with at most {config.data.max_atoms} atoms in split {name!r}")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+    module = DiffusionModule(config, as_batch(parts["train"]), as_batch(parts["val"]), Progress())
+    moments = None
+    if resume:
+        weights, average, moments, module.progress = load_state(folder / STATE)
+        try:
+            module.network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{folder / STATE} holds another network than the recipe asks for") from error
+        module.average = average
+
+    class Resumed(lightning.Callback):
+        def on_train_start(self, trainer, _) -> None:
+            if moments is not None:
+                apply_moments(trainer.optimizers[0], moments)
+
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=config.devices,
+        max_steps=-1 if config.max_steps is None else max(0, config.max_steps - module.progress.step),
+        max_epochs=-1,
+        gradient_clip_val=config.optimizer.gradient_clip,
+        callbacks=[Resumed(), Recorder(folder, card, show)],
+        logger=_tensorboard(folder) if config.tensorboard else False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        val_check_interval=config.validate_every_steps,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+    )
+    stream = BatchStream(
+        num_atoms=parts["train"].num_atoms,
+        pair_budget=config.data.pair_budget,
+        max_batch=config.data.max_batch,
+        seed=config.seed,
+        start=module.progress.place,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+    )
+    buckets = size_buckets(parts["val"].num_atoms, pair_budget=config.data.pair_budget, max_batch=config.data.max_batch)
+    trainer.fit(
+        module,
+        train_dataloaders=DataLoader(stream, batch_size=None, collate_fn=_unchanged),
+        val_dataloaders=DataLoader(
+            [torch.tensor(bucket) for bucket in buckets], batch_size=None, collate_fn=_unchanged
+        ),
+    )
+    return replace(module.progress)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise ValueError("tensorboard: true needs the package: pip install tensorboard") from error

@@ -1,0 +1,148 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from druse_crystal.convert import to_pymatgen
+from druse_crystal.dataset import CrystalDataset, load_embedded
+from druse_crystal.io import write_cif, write_extxyz
+from druse_crystal.testing import random_crystal
+from druse_train.data_cli import data_app
+from druse_train.dataset_build import build_dataset
+from druse_train.standard_form import Candidate, in_parallel, standardize_candidate
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from typer.testing import CliRunner
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def some():
+    embedded = load_embedded()
+    return embedded.select(np.arange(0, 6000, 500))
+
+
+def squares(numbers):
+    return [number**2 for number in numbers]
+
+
+@pytest.fixture
+def table(tmp_path, some):
+    """A table with twelve good rows and five bad ones."""
+    path = tmp_path / "mine.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif", "dft_band_gap", "comment"])
+        for i, name in enumerate(some.ids.tolist()):
+            structure = to_pymatgen(some.crystals[i])
+            gap = some.labels["dft_band_gap"][i]
+            writer.writerow([name, (structure * (2, 1, 1)).to(fmt="cif"), "" if np.isnan(gap) else gap, "fine"])
+        good = to_pymatgen(some.crystals[0]).to(fmt="cif")
+        writer.writerow(["broken", good[:150], "1", ""])
+        writer.writerow([some.ids[0], good, "1", "again"])
+        writer.writerow(["empty", "", "1", ""])
+        big = random_crystal(np.random.default_rng(0), num_atoms=31, volume_per_atom=40)
+        writer.writerow(["big", to_pymatgen(big).to(fmt="cif"), "1", ""])
+        close = big.replace(frac_coords=np.array([[0.0] * 3, [0.001] * 3]), atomic_numbers=[3, 8])
+        writer.writerow(["close", to_pymatgen(close).to(fmt="cif"), "1", ""])
+    return path
+
+
+def test_supercells_come_back_as_the_structures_they_are_made_of(table, some):
+    dataset, refused = build_dataset(table, val=0.2, test=0.2)
+    assert sorted(dataset.ids.tolist()) == sorted(some.ids.tolist())
+    assert dataset.num_atoms.tolist() == some.num_atoms.tolist()
+    np.testing.assert_array_equal(dataset.labels["dft_band_gap"], some.labels["dft_band_gap"])
+    assert list(dataset.labels) == ["dft_band_gap"]
+    matcher = StructureMatcher(primitive_cell=False, scale=False)
+    for one, other in zip(dataset.crystals, some.crystals, strict=True):
+        assert matcher.fit(to_pymatgen(one), to_pymatgen(other))
+    assert {candidate.id for candidate in refused} == {"broken", some.ids[0], "empty", "big", "close"}
+    reasons = {candidate.id: candidate.refusal for candidate in refused}
+    assert "31 atoms" in reasons["big"]
+    assert "apart" in reasons["close"]
+    assert "belongs to mine.csv#1 already" in reasons[some.ids[0]]
+    assert dataset.metadata["counts"]["refused"] == 5
+
+
+def test_two_processes_make_the_same_dataset(table, tmp_path):
+    counted = []
+    one, _ = build_dataset(table, workers=1)
+    two, _ = build_dataset(table, workers=2, on_progress=counted.append)
+    one.write(tmp_path / "one.parquet")
+    two.write(tmp_path / "two.parquet")
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    assert sum(counted) == 17
+
+
+def test_in_parallel_keeps_the_order():
+    assert list(in_parallel(squares, range(100), workers=1, chunk=7)) == [i**2 for i in range(100)]
+    assert list(in_parallel(squares, [])) == []
+
+
+def test_refusals_are_kept_as_they_are():
+    refused = Candidate(id="a", source="b", crystal=None, refusal="because")
+    assert standardize_candidate(refused) is refused
+
+
+def test_command_writes_dataset_and_refusals(table, tmp_path):
+    out = tmp_path / "new" / "mine.parquet"
+    result = runner.invoke(
+        data_app, ["build", "--from", str(table), "--out", str(out), "--workers", "1", "--licence", "CC0-1.0"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "12 structures" in result.stdout
+    assert "5 refused" in result.stdout
+    dataset = CrystalDataset.read(out)
+    assert dataset.metadata["licence"] == "CC0-1.0"
+    with (tmp_path / "new" / "mine.refused.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    assert all(row["source"].startswith("mine.csv#") and row["reason"] for row in rows)
+
+    facts = json.loads(runner.invoke(data_app, ["info", str(out), "--json"]).stdout)
+    assert facts["structures"] == 12
+    assert facts["refused"] == 5
+    assert facts["labels"]["dft_band_gap"]["known"] == np.isfinite(dataset.labels["dft_band_gap"]).sum()
+    assert "12 structures" in runner.invoke(data_app, ["info", str(out)]).stdout
+
+
+def test_folders_and_trajectories(tmp_path, some):
+    (tmp_path / "cifs").mkdir()
+    for i in range(3):
+        write_cif(tmp_path / "cifs" / f"{i}.cif", some.crystals[i])
+    (tmp_path / "cifs" / "bad.cif").write_text("nonsense")
+    write_extxyz(tmp_path / "run.extxyz", some.crystals[:4], info=[{"energy_above_hull": 0.1 * i} for i in range(4)])
+    folder, refused = build_dataset(tmp_path / "cifs")
+    assert folder.ids.tolist() == ["0.cif", "1.cif", "2.cif"]
+    assert [candidate.source for candidate in refused] == ["bad.cif"]
+    frames, _ = build_dataset(tmp_path / "run.extxyz")
+    assert frames.labels["energy_above_hull"] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from", "gone.csv", "--out", "a.parquet"], "gone.csv does not exist"),
+        (["--from", "bad.csv", "--out", "a.parquet"], "no structure is left"),
+        (["--from", "bad.csv", "--out", "a.csv"], "must end with .parquet"),
+        (["--from", "bad.csv", "--out", "a.parquet", "--val", "0.6", "--test", "0.6"], "something to train on"),
+        (["--from", "note.txt", "--out", "a.parquet"], "no known format"),
+    ],
+)
+def test_user_errors_are_one_sentence_and_code_2(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text("cif\nnonsense\n")
+    (tmp_path / "note.txt").write_text("hello")
+    result = runner.invoke(data_app, ["build", *arguments, "--workers", "1"])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_info_of_no_dataset(tmp_path):
+    (tmp_path / "a.parquet").write_text("nonsense")
+    result = runner.invoke(data_app, ["info", str(tmp_path / "a.parquet")])
+    assert result.exit_code == 2
+    assert "not a Parquet file" in result.stderr

@@ -1,0 +1,138 @@
+"""Training runs: they learn, they stop and resume on the same path, and bad recipes are named."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from druse_crystal import Crystal
+from druse_crystal.dataset import CrystalDataset
+from druse_scores import load_checkpoint
+from druse_train.batches import BatchStream, Place, size_buckets
+from druse_train.cli import app
+from druse_train.config import FitConfig, read_recipe, recipe_text
+from druse_train.state import load_state
+from typer.testing import CliRunner
+
+RECIPE = """
+network: {width: 16, pair_width: 8, vector_width: 4, num_layers: 1, num_radial: 4, num_harmonics: 2}
+data: {pair_budget: 60}
+optimizer: {warmup_steps: 2, ema_decay: 0.9}
+validate_every_steps: 4
+checkpoint_every_minutes: 100
+mixed_precision: false
+threads: 1
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    rng = np.random.default_rng(0)
+    crystals = []
+    for i in range(40):
+        n = 1 + i % 4
+        crystals.append(
+            Crystal(
+                lattice=4 * np.eye(3) + 0.3 * rng.normal(size=(3, 3)),
+                frac_coords=rng.random((n, 3)),
+                atomic_numbers=rng.integers(1, 20, n),
+            )
+        )
+    data = CrystalDataset(
+        ids=np.array([f"c{i}" for i in range(40)]),
+        crystals=crystals,
+        split=np.array(["val" if i % 5 == 0 else "train" for i in range(40)]),
+    )
+    data.write(tmp_path / "data.parquet")
+    return tmp_path / "data.parquet"
+
+
+def run(tmp_path, dataset, out, extra: str, *options):
+    recipe = tmp_path / f"{out}.yaml"
+    recipe.write_text(RECIPE + extra)
+    arguments = ["fit", str(recipe), "--data", str(dataset), "--out", str(tmp_path / out), "--json", *options]
+    return CliRunner().invoke(app, arguments)
+
+
+def test_a_stopped_and_resumed_run_follows_the_same_path(tmp_path, dataset):
+    whole = run(tmp_path, dataset, "whole", "max_steps: 12\n")
+    assert whole.exit_code == 0, whole.output
+    assert run(tmp_path, dataset, "parts", "max_steps: 7\n").exit_code == 0
+    again = run(tmp_path, dataset, "parts", "max_steps: 12\n", "--resume")
+    assert again.exit_code == 0, again.output
+    a, b = (load_state(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+    for name in a[0]:
+        assert torch.allclose(a[0][name], b[0][name], atol=1e-6), name
+        assert torch.allclose(a[1][name], b[1][name], atol=1e-6), name
+    assert (a[3].step, a[3].place, a[3].seen) == (b[3].step, b[3].place, b[3].seen)
+    assert json.loads(whole.stdout.splitlines()[-1])["steps"] == 12
+    rows = list(csv.DictReader((tmp_path / "whole" / "log.csv").open()))
+    assert [int(float(row["step"])) for row in rows] == [4, 8, 12]
+    best = load_checkpoint(tmp_path / "whole" / "best")
+    assert best.provenance["steps"] in (4, 8, 12)
+    assert best.num_atoms == {n: 8 for n in range(1, 5)}
+
+
+def test_a_run_is_not_overwritten_by_accident(tmp_path, dataset):
+    assert run(tmp_path, dataset, "one", "max_steps: 2\n").exit_code == 0
+    second = run(tmp_path, dataset, "one", "max_steps: 2\n")
+    assert second.exit_code == 2
+    assert "--resume" in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("optimiser: {}\n", "optimiser"), ("data: {pair_budgets: 3}\n", "pair_budgets"), ("seed: soon\n", "seed"), ("[", "YAML")],
+)
+def test_a_wrong_recipe_is_named(tmp_path, text, named):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    result = CliRunner().invoke(app, ["fit", str(path), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_truncated_state_is_refused(tmp_path, dataset):
+    assert run(tmp_path, dataset, "one", "max_steps: 2\n").exit_code == 0
+    state = tmp_path / "one" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:500])
+    result = run(tmp_path, dataset, "one", "max_steps: 4\n", "--resume")
+    assert result.exit_code == 2
+    assert "state.safetensors" in result.stderr
+
+
+def test_recipe_survives_a_round_trip(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_text(FitConfig(seed=5)))
+    assert read_recipe(path) == FitConfig(seed=5)
+
+
+def test_batches_hold_every_crystal_once_an_epoch_and_resume_anywhere():
+    sizes = np.random.default_rng(1).integers(1, 21, 500)
+    stream = BatchStream(num_atoms=sizes, pair_budget=2000, max_batch=64, seed=3)
+    batches = stream.epoch(0)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    assert all(len(b) * sizes[b].max() ** 2 <= 2000 for b in batches)
+    first = [item for _, item in zip(range(len(batches) + 5), stream, strict=False)]
+    place = first[10][0]
+    resumed = iter(BatchStream(num_atoms=sizes, pair_budget=2000, max_batch=64, seed=3, start=place))
+    for (_, expected), (_, got) in zip(first[11:], resumed, strict=False):
+        assert torch.equal(expected, got)
+    assert first[len(batches)][0] == Place(epoch=1, index=1)
+
+
+def test_processes_share_an_epoch():
+    sizes = np.full(101, 3)
+    parts = [
+        [index for _, (place, index) in zip(range(6), BatchStream(
+            num_atoms=sizes, pair_budget=90, max_batch=8, seed=0, rank=rank, world=2), strict=False)]
+        for rank in (0, 1)
+    ]  # fmt: skip
+    seen = [set(torch.cat(part).tolist()) for part in parts]
+    assert not seen[0] & seen[1]
+
+
+def test_a_crystal_larger_than_the_budget_gets_a_batch_of_its_own():
+    assert [len(b) for b in size_buckets(np.array([20, 2, 2]), pair_budget=100, max_batch=8)] == [2, 1]

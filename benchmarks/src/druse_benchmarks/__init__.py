@@ -1,0 +1,1 @@
+"""Benchmarks of Druse, one question a file."""

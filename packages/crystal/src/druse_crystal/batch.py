@@ -1,0 +1,125 @@
+"""Many crystals as flat tensors: the atoms of all crystals one after the other, and how many belong to each."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from druse_crystal.crystal import Crystal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CrystalBatch:
+    """A ragged batch of ``b`` crystals with ``n`` atoms in all.
+
+    Attributes:
+        lattice: (b, 3, 3) in Å, rows are lattice vectors.
+        frac_coords: (n, 3) fractional coordinates.
+        atomic_numbers: (n,) integers; a diffusion process may use numbers past the last element for masked atoms.
+        num_atoms: (b,) number of atoms of each crystal.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+
+    lattice: Float[Tensor, "b 3 3"]
+    frac_coords: Float[Tensor, "n 3"]
+    atomic_numbers: Int[Tensor, " n"]
+    num_atoms: Int[Tensor, " b"]
+
+    def __post_init__(self):
+        b, n = self.num_atoms.numel(), self.frac_coords.shape[0]
+        if self.num_atoms.ndim != 1:
+            raise ValueError(f"num_atoms has shape {tuple(self.num_atoms.shape)}, it must be (number of crystals,)")
+        if tuple(self.lattice.shape) != (b, 3, 3):
+            raise ValueError(f"lattice has shape {tuple(self.lattice.shape)}, num_atoms asks for ({b}, 3, 3)")
+        if tuple(self.frac_coords.shape) != (n, 3):
+            raise ValueError(f"frac_coords has shape {tuple(self.frac_coords.shape)}, it must be (number of atoms, 3)")
+        if tuple(self.atomic_numbers.shape) != (n,):
+            raise ValueError(f"frac_coords has {n} atoms, atomic_numbers has shape {tuple(self.atomic_numbers.shape)}")
+        if int(self.num_atoms.sum()) != n:
+            raise ValueError(f"frac_coords has {n} atoms, num_atoms sums to {int(self.num_atoms.sum())}")
+        if b and int(self.num_atoms.min()) < 1:
+            raise ValueError("num_atoms holds a crystal without atoms")
+
+    def __len__(self) -> int:
+        return self.num_atoms.numel()
+
+    @property
+    def crystal_index(self) -> Int[Tensor, " n"]:
+        """For every atom, the crystal that it belongs to."""
+        return torch.repeat_interleave(self.num_atoms)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.lattice.device
+
+    def replace(self, **changes) -> "CrystalBatch":
+        """A new batch with some fields changed."""
+        return replace(self, **changes)
+
+    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "CrystalBatch":
+        """The batch on another device, and with lattice and coordinates in another floating type."""
+        return CrystalBatch(
+            lattice=self.lattice.to(device=device, dtype=dtype),
+            frac_coords=self.frac_coords.to(device=device, dtype=dtype),
+            atomic_numbers=self.atomic_numbers.to(device=device),
+            num_atoms=self.num_atoms.to(device=device),
+        )
+
+    def select(self, index: Sequence[int] | Int[Tensor, " k"]) -> "CrystalBatch":
+        """The crystals with these positions, in this order."""
+        index = torch.as_tensor(index, dtype=torch.long, device=self.device)
+        counts = self.num_atoms[index]
+        starts = (self.num_atoms.cumsum(0) - self.num_atoms)[index]
+        within = torch.arange(int(counts.sum()), device=self.device) - torch.repeat_interleave(
+            counts.cumsum(0) - counts, counts
+        )
+        atoms = torch.repeat_interleave(starts, counts) + within
+        return CrystalBatch(
+            lattice=self.lattice[index],
+            frac_coords=self.frac_coords[atoms],
+            atomic_numbers=self.atomic_numbers[atoms],
+            num_atoms=counts,
+        )
+
+    @classmethod
+    def from_crystals(
+        cls, crystals: Iterable[Crystal], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> "CrystalBatch":
+        """Stack crystals.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        crystals = list(crystals)
+        if not crystals:
+            raise ValueError("a batch needs at least one crystal")
+        return cls(
+            lattice=torch.tensor(np.stack([c.lattice for c in crystals]), dtype=dtype, device=device),
+            frac_coords=torch.tensor(np.concatenate([c.frac_coords for c in crystals]), dtype=dtype, device=device),
+            atomic_numbers=torch.tensor(np.concatenate([c.atomic_numbers for c in crystals]), device=device),
+            num_atoms=torch.tensor([c.num_atoms for c in crystals], device=device),
+        )
+
+    def to_crystals(self) -> list[Crystal]:
+        """The crystals of the batch.
+
+        Raises:
+            ValueError: if one of them is not a valid ``Crystal`` (see there); the sentence names its position.
+        """
+        lattice = self.lattice.detach().double().cpu().numpy()
+        counts = self.num_atoms.tolist()
+        coords = np.split(self.frac_coords.detach().double().cpu().numpy(), np.cumsum(counts)[:-1])
+        numbers = np.split(self.atomic_numbers.cpu().numpy(), np.cumsum(counts)[:-1])
+        crystals = []
+        for i in range(len(counts)):
+            try:
+                crystals.append(Crystal(lattice=lattice[i], frac_coords=coords[i], atomic_numbers=numbers[i]))
+            except ValueError as error:
+                raise ValueError(f"crystal {i} of the batch: {error}") from error
+        return crystals

@@ -1,0 +1,248 @@
+"""Files as a stream of documents, each the text of one structure (or of a few), before anything is parsed.
+
+Splitting first and parsing later lets many processes parse, and lets one bad document cost one row.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from druse_crystal.crystal import Crystal
+from druse_crystal.dataset import CrystalDataset
+
+FORMATS = (
+    "CIF, POSCAR/CONTCAR/.vasp, .extxyz/.xyz, pymatgen .json, .csv with a cif column, dataset .parquet, .zip, folder"
+)
+_KIND_OF_SUFFIX = {
+    ".cif": "cif",
+    ".vasp": "poscar",
+    ".poscar": "poscar",
+    ".xyz": "extxyz",
+    ".extxyz": "extxyz",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".zip": "zip",
+}
+_ID_COLUMNS = ("id", "material_id", "entry_id", "name")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """Something that holds a structure.
+
+    Attributes:
+        source: file name, with member, frame or row.
+        kind: ``cif``, ``poscar``, ``extxyz``, ``json``, ``crystal`` (built already) or ``error``.
+        content: text; decoded JSON; a ``Crystal``; or what is wrong.
+        info: what else is known, e.g. the other columns of a table.
+    """
+
+    source: str
+    kind: str
+    content: Any
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def documents(path: str | os.PathLike) -> Iterator[Document]:
+    """The documents of a file, an archive or a folder (all of its sub-folders, in natural order).
+
+    Raises:
+        ValueError: at once, if the path does not exist, is of no known format, or is a folder without any such file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: check the path")
+    if path.is_dir():
+        found = [
+            file for file in path.rglob("*") if file.is_file() and _visible(file.relative_to(path)) and kind_of(file)
+        ]
+        if not found:
+            raise ValueError(f"{path} holds no structure files: it needs one of {FORMATS}")
+        found.sort(key=lambda file: natural_key(file.relative_to(path).as_posix()))
+        return (d for file in found for d in _of_file(file, file.relative_to(path).as_posix()))
+    if kind_of(path) is None:
+        raise ValueError(f"{path} is of no known format: name it by its content, one of {FORMATS}")
+    return _of_file(path, path.name)
+
+
+def kind_of(path: PurePath) -> str | None:
+    """The format that a file name promises, None for another."""
+    if re.match("(POSCAR|CONTCAR)", path.name, re.IGNORECASE) and path.suffix.lower() not in _KIND_OF_SUFFIX:
+        return "poscar"
+    return _KIND_OF_SUFFIX.get(path.suffix.lower())
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """A sort key under which ``2.cif`` comes before ``10.cif``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name) if part]
+
+
+def _visible(path: PurePath) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _of_file(file: Path, source: str) -> Iterator[Document]:
+    kind = kind_of(file)
+    try:
+        if kind == "zip":
+            yield from _of_zip(file, source)
+        elif kind == "parquet":
+            yield from _of_dataset(file, source)
+        else:
+            yield from _of_text(str(kind), file.read_bytes(), source)
+    except ValueError as error:
+        yield Document(source=source, kind="error", content=str(error))
+    except OSError as error:
+        yield Document(source=source, kind="error", content=f"it cannot be read ({error.strerror}): check the file")
+
+
+def _of_zip(file: Path, source: str) -> Iterator[Document]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile as error:
+        raise ValueError("it is not a zip archive or is damaged: fetch or pack it again") from error
+    with archive:
+        members = [m for m in archive.infolist() if not m.is_dir() and _visible(PurePath(m.filename))]
+        members = [m for m in members if kind_of(PurePath(m.filename)) not in (None, "zip", "parquet")]
+        if not members:
+            raise ValueError("it holds no structure files: pack CIF, POSCAR, extxyz, JSON or CSV files")
+        for member in sorted(members, key=lambda m: natural_key(m.filename)):
+            name = f"{source}/{member.filename}"
+            try:
+                data = archive.read(member)
+            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError) as error:
+                message = f"it cannot be unpacked ({error}): pack the archive again"
+                yield Document(source=name, kind="error", content=message)
+                continue
+            yield from _of_text(str(kind_of(PurePath(member.filename))), data, name)
+
+
+def _of_text(kind: str, data: bytes, source: str) -> Iterator[Document]:
+    text = data.decode("utf-8-sig", errors="replace")
+    if not text.strip():
+        yield Document(source=source, kind="error", content="it is empty: export it again")
+        return
+    split: dict[str, Callable[[str, str], Iterator[Document]]] = {"extxyz": _frames, "json": _entries, "csv": _rows}
+    if kind in split:
+        yield from split[kind](text, source)
+    else:
+        yield Document(source=source, kind=kind, content=text)
+
+
+def _frames(text: str, source: str) -> Iterator[Document]:
+    """The frames of an extended XYZ file: a line with the number of atoms, a comment line, a line per atom."""
+    lines = text.splitlines()
+    begin, frame = 0, 0
+    while begin < len(lines):
+        if not lines[begin].strip():
+            begin += 1
+            continue
+        frame += 1
+        name = f"{source}#{frame}"
+        count = lines[begin].strip()
+        if not count.isdigit() or int(count) == 0:
+            message = f"line {begin + 1} must be a number of atoms, not {count[:40]!r}: correct that frame"
+            yield Document(source=name, kind="error", content=message)
+            return  # without it nobody knows where the next frame begins
+        end = begin + 2 + int(count)
+        if end > len(lines):
+            message = f"frame {frame} is cut off (line {begin + 1} promises {count} atoms): write the file again"
+            yield Document(source=name, kind="error", content=message)
+            return
+        yield Document(source=name, kind="extxyz", content="\n".join(lines[begin:end]) + "\n")
+        begin = end
+
+
+def _entries(text: str, source: str) -> Iterator[Document]:
+    """The structures of a JSON file: one, a list, or an object of them by name; bare or inside entries."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON (line {error.lineno}: {error.msg}): export it again") from error
+    if isinstance(data, dict) and not _is_structure(data) and "structure" not in data:
+        named = {f"{source}#{key}": value for key, value in data.items() if isinstance(value, dict)}
+    elif isinstance(data, list):
+        named = {f"{source}#{i}": value for i, value in enumerate(data, 1)}
+    else:
+        named = {source: data}
+    if not named:
+        raise ValueError("it holds no structures: write pymatgen structures to it (`Structure.as_dict`)")
+    for name, value in named.items():
+        info: dict[str, Any] = {}
+        if isinstance(value, dict) and "structure" in value:
+            info = _scalars({**(value.get("data") or {}), **value} if isinstance(value.get("data"), dict) else value)
+            value = value["structure"]
+        yield Document(source=name, kind="json", content=value, info=_with_id(info))
+
+
+def _is_structure(value: Any) -> bool:
+    return isinstance(value, dict) and "lattice" in value and "sites" in value
+
+
+def _rows(text: str, source: str) -> Iterator[Document]:
+    """The rows of a table with a column ``cif``; its other columns become info, numbers where they are numbers."""
+    csv.field_size_limit(2**31 - 1)
+    try:
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        columns = {str(name).strip().lower(): name for name in table.fieldnames or []}
+        if "cif" not in columns:
+            raise ValueError("it has no column 'cif': put the text of one CIF per row into a column of that name")
+        for number, row in enumerate(table, 1):
+            name = f"{source}#{number}"
+            info = {
+                str(k): _value(v) for k, v in row.items() if k not in (None, "", columns["cif"]) and isinstance(v, str)
+            }
+            content = row[columns["cif"]]
+            if not content or not content.strip():
+                yield Document(
+                    source=name,
+                    kind="error",
+                    content="its column 'cif' is empty: fill or remove the row",
+                    info=_with_id(info),
+                )
+            else:
+                yield Document(source=name, kind="cif", content=content, info=_with_id(info))
+    except csv.Error as error:
+        raise ValueError(f"it is not a table ({error}): export it again as CSV") from error
+
+
+def _of_dataset(file: Path, source: str) -> Iterator[Document]:
+    dataset = CrystalDataset.read(file)
+    for i, name in enumerate(dataset.ids.tolist()):
+        info = {"id": name, "split": str(dataset.split[i])}
+        info.update((label, float(values[i])) for label, values in dataset.labels.items())
+        try:
+            crystal: Crystal = dataset.crystals[i]
+        except ValueError as error:
+            yield Document(source=f"{source}#{name}", kind="error", content=str(error), info=info)
+        else:
+            yield Document(source=f"{source}#{name}", kind="crystal", content=crystal, info=info)
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _scalars(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if isinstance(v, str | int | float) and not k.startswith("@")}
+
+
+def _with_id(info: dict[str, Any]) -> dict[str, Any]:
+    """Info with the key ``id`` when one of the columns that name a structure is there."""
+    for column in _ID_COLUMNS:
+        if column in info and info[column] not in ("", None):
+            value = info[column]
+            named = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+            return {**info, "id": named}
+    return info

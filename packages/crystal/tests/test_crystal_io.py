@@ -1,0 +1,296 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from druse_crystal import Crystal
+from druse_crystal.cif import cif_text, parse_cif
+from druse_crystal.convert import from_ase, from_pymatgen, to_ase, to_pymatgen
+from druse_crystal.dataset import CrystalDataset, load_embedded
+from druse_crystal.documents import natural_key
+from druse_crystal.io import read_crystals, write_cif, write_cif_zip, write_extxyz, write_poscar
+from druse_crystal.lattice import parameters
+from druse_crystal.symmetry import space_group
+from druse_crystal.testing import crystals, random_crystal
+from hypothesis import given, settings
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
+
+SALT = from_pymatgen(
+    Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+)
+
+CIF = """data_test
+_cell_length_a 4.0(2)
+_cell_length_b 4.0
+_cell_length_c 4.0
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+{sites}
+"""
+GOOD_SITES = "Na1 Na1+ 0 0 0 1\nCl1 Cl 0.5 0.5 0.5(3) 1.0"
+
+
+def same_structure(one, other):
+    return StructureMatcher(ltol=0.01, stol=0.01, angle_tol=0.1).fit(to_pymatgen(one), to_pymatgen(other))
+
+
+def read_one(path):
+    (result,) = read_crystals(path)
+    return result
+
+
+@settings(max_examples=40, deadline=None)
+@given(crystal=crystals())
+def test_pymatgen_and_ase_keep_everything(crystal):
+    for there, back in ((to_pymatgen, from_pymatgen), (to_ase, from_ase)):
+        same = back(there(crystal))
+        np.testing.assert_allclose(same.lattice, crystal.lattice, atol=1e-10)
+        difference = same.frac_coords - crystal.frac_coords
+        assert np.abs(difference - np.rint(difference)).max() < 1e-9
+        assert same.atomic_numbers.tolist() == crystal.atomic_numbers.tolist()
+
+
+def test_independent_structure_through_ase():
+    crystal = from_ase(bulk("NaCl", "rocksalt", a=5.64))
+    assert space_group(crystal).symbol == "Fm-3m"
+    assert crystal.volume == pytest.approx(5.64**3 / 4)
+
+
+def test_slabs_and_molecules_are_no_crystals():
+    atoms = bulk("Cu")
+    atoms.pbc = (True, True, False)
+    with pytest.raises(ValueError, match="not periodic"):
+        from_ase(atoms)
+
+
+def test_cif_as_written():
+    ((name, crystal),) = parse_cif(CIF.format(sites=GOOD_SITES))
+    assert name == "test"
+    assert crystal.atomic_numbers.tolist() == [11, 17]
+    np.testing.assert_allclose(crystal.lattice, np.eye(3) * 4, atol=1e-12)
+    np.testing.assert_allclose(crystal.frac_coords, [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def test_cif_keeps_overlapping_atoms():
+    ((_, crystal),) = parse_cif(CIF.format(sites="Na1 Na 0 0 0 1\nNa2 Na 0 0 0 1\nK K 0.00001 0 0 1"))
+    assert crystal.atomic_numbers.tolist() == [11, 11, 19]
+
+
+@settings(max_examples=25, deadline=None)
+@given(crystal=crystals(max_atoms=5))
+def test_any_crystal_survives_a_p1_cif(crystal):
+    ((_, back),) = parse_cif(cif_text(crystal, symprec=None))
+    assert sorted(back.atomic_numbers.tolist()) == sorted(crystal.atomic_numbers.tolist())
+    np.testing.assert_allclose(parameters(back.lattice), parameters(crystal.lattice), rtol=1e-5, atol=1e-5)
+
+
+def test_symmetrised_cif_of_known_structures():
+    dataset = load_embedded()
+    for i in range(3, len(dataset), 700):
+        crystal = dataset.crystals[i]
+        text = cif_text(crystal)
+        ((_, back),) = parse_cif(text)
+        independent = Structure.from_str(text, fmt="cif")  # pymatgen's own parser
+        assert f"_symmetry_Int_Tables_number   {space_group(crystal).number}\n" in text
+        assert same_structure(back, from_pymatgen(independent))
+        assert StructureMatcher().fit(to_pymatgen(crystal), independent)
+
+
+def test_symmetrised_cif_of_hopeless_structure_is_p1():
+    crystal = Crystal(lattice=np.eye(3) * 4, frac_coords=np.zeros((3, 3)), atomic_numbers=np.array([11, 11, 17]))
+    ((_, back),) = parse_cif(cif_text(crystal))
+    assert sorted(back.atomic_numbers.tolist()) == [11, 11, 17]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("empty.cif", "", "empty"),
+        ("blank.cif", " \n\n", "empty"),
+        ("words.cif", "this is not a CIF at all", "not a CIF|no structure"),
+        ("cut.cif", CIF.split("loop_")[0], "no structure"),
+        ("element.cif", CIF.format(sites="A1 Qq 0 0 0 1"), "'Qq' is no chemical element"),
+        ("nan.cif", CIF.format(sites="Na1 Na nan 0 0 1"), "not finite"),
+        ("unknown.cif", CIF.format(sites="Na1 Na ? 0 0 1"), r"'\?' stands where a number"),
+        ("partial.cif", CIF.format(sites="Na1 Na 0 0 0 0.5\nCl1 Cl 0.5 0.5 0.5 1"), "partly occupied"),
+        ("shared.cif", CIF.format(sites="Na1 Na 0 0 0 0.5\nK1 K 0 0 0 0.5"), "disordered"),
+        ("flat.cif", CIF.format(sites=GOOD_SITES).replace("_cell_length_c 4.0", "_cell_length_c 0"), "no cell|volume"),
+        ("angles.cif", CIF.format(sites=GOOD_SITES).replace("gamma 90", "gamma 181"), "no cell"),
+        ("POSCAR", "no poscar", "not a POSCAR"),
+        (
+            "POSCAR_old",
+            "NaCl\n1.0\n4 0 0\n0 4 0\n0 0 4\n1 1\ndirect\n0 0 0\n0.5 0.5 0.5\n",
+            "does not name its elements",
+        ),
+        ("flat.vasp", "Na\n1.0\n4 0 0\n0 4 0\n0 4 0\nNa\n1\ndirect\n0 0 0\n", "volume"),
+        ("element.vasp", "Qq\n1.0\n4 0 0\n0 4 0\n0 0 4\nQq\n1\ndirect\n0 0 0\n", "POSCAR|element"),
+        ("words.json", "{", "not JSON"),
+        ("other.json", '{"a": 1}', "no structures"),
+        ("wrong.json", '[{"a": 1}]', "not a pymatgen structure"),
+        ("no_cell.xyz", "1\nhello\nNa 0 0 0\n", "Lattice"),
+        ("words.xyz", "hello\n", "number of atoms"),
+        ("cut.xyz", '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nNa 0 0 0\n', "cut off"),
+        ("element.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nQq 0 0 0\n', "Qq"),
+        ("nan.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nNa nan 0 0\n', "finite"),
+        ("flat.extxyz", '1\nLattice="4 0 0 0 4 0 0 4 0" Properties=species:S:1:pos:R:3\nNa 0 0 0\n', "volume"),
+        ("table.csv", "a,b\n1,2\n", "column 'cif'"),
+        ("hole.csv", "cif,b\n,2\n", "'cif' is empty"),
+        ("fake.zip", "PK nonsense", "not a zip"),
+        ("fake.parquet", "PAR1 nonsense", "not a Parquet"),
+    ],
+)
+def test_bad_file_is_one_row_that_names_it(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    result = read_one(tmp_path / name)
+    assert result.crystal is None
+    assert result.error.startswith(f"{name}")
+    assert "\n" not in result.error
+    assert ": " in result.error.removeprefix(f"{name}: ")  # what is wrong: what to do
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(result.error)
+
+
+def test_paths_that_cannot_be_read_at_all(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    for path, words in ((tmp_path / "gone.cif", "does not exist"), (tmp_path / "notes.txt", "no known format")):
+        with pytest.raises(ValueError, match=words):
+            read_crystals(path)
+    with pytest.raises(ValueError, match="holds no structure files"):
+        read_crystals(tmp_path / "empty")
+
+
+def test_folder_in_natural_order_with_one_bad_file(tmp_path):
+    for i in range(1, 13):
+        write_cif(tmp_path / f"{i}.cif", SALT.replace(lattice=SALT.lattice * (1 + i / 100)), symprec=None)
+    (tmp_path / "5.cif").write_text("")
+    (tmp_path / "README.txt").write_text("not a structure")
+    (tmp_path / ".hidden.cif").write_text("")
+    (tmp_path / "deep").mkdir()
+    write_poscar(tmp_path / "deep" / "POSCAR", SALT)
+    results = list(read_crystals(tmp_path))
+    assert [r.source for r in results] == [*(f"{i}.cif" for i in range(1, 13)), "deep/POSCAR"]
+    assert [r.source for r in results if r.error] == ["5.cif"]
+    assert results[2].crystal.volume == pytest.approx((5.64 * 1.03) ** 3, rel=1e-5)
+
+
+def test_zip_of_cifs_is_deterministic_and_complete(tmp_path):
+    some = [SALT, random_crystal(np.random.default_rng(0), num_atoms=4)]
+    for name in ("one.zip", "two.zip"):
+        write_cif_zip(tmp_path / name, some, names=["10", "9"])
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    results = list(read_crystals(tmp_path / "one.zip"))
+    assert [r.source for r in results] == ["one.zip/9.cif", "one.zip/10.cif"]
+    assert same_structure(results[1].crystal, SALT)
+    with pytest.raises(ValueError, match="not unique"):
+        write_cif_zip(tmp_path / "one.zip", some, names=["a", "a.cif"])
+
+
+def test_damaged_member_of_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("1.cif", cif_text(SALT))
+        archive.writestr("2.cif", cif_text(SALT))
+    data = bytearray((tmp_path / "set.zip").read_bytes())
+    data[200:210] = b"X" * 10
+    (tmp_path / "set.zip").write_bytes(data)
+    results = list(read_crystals(tmp_path / "set.zip"))
+    assert [r.crystal is None for r in results] == [True, False]
+    assert "set.zip/1.cif" in results[0].error
+
+
+def test_extxyz_with_info(tmp_path):
+    some = [random_crystal(np.random.default_rng(i), num_atoms=i + 1) for i in range(3)]
+    rows = [{"id": f"c{i}", "energy_above_hull": 0.1 * i, "stable": i == 0, "missing": None} for i in range(3)]
+    write_extxyz(tmp_path / "a.extxyz", some, info=rows)
+    results = list(read_crystals(tmp_path / "a.extxyz"))
+    assert [r.source for r in results] == ["a.extxyz#1", "a.extxyz#2", "a.extxyz#3"]
+    for result, crystal, row in zip(results, some, rows, strict=True):
+        np.testing.assert_allclose(result.crystal.lattice, crystal.lattice, atol=1e-7)
+        np.testing.assert_allclose(result.crystal.cart_coords, crystal.cart_coords, atol=1e-6)
+        assert result.info == {key: value for key, value in row.items() if value is not None}
+    with pytest.raises(ValueError, match="rows of info"):
+        write_extxyz(tmp_path / "a.extxyz", some, info=rows[:2])
+
+
+def test_bad_frame_costs_one_row(tmp_path):
+    write_extxyz(tmp_path / "a.extxyz", [SALT, SALT, SALT])
+    lines = (tmp_path / "a.extxyz").read_text().splitlines()
+    lines[12] = lines[12].replace("Na", "Qq").replace("Cl", "Qq")
+    (tmp_path / "a.extxyz").write_text("\n".join(lines))
+    assert [r.error is None for r in read_crystals(tmp_path / "a.extxyz")] == [True, False, True]
+
+
+def test_poscar(tmp_path):
+    crystal = random_crystal(np.random.default_rng(5), num_atoms=7, max_atomic_number=3)
+    write_poscar(tmp_path / "POSCAR", crystal)
+    result = read_one(tmp_path / "POSCAR")
+    np.testing.assert_allclose(result.crystal.lattice, crystal.lattice, atol=1e-10)
+    order = np.argsort(crystal.atomic_numbers, kind="stable")
+    assert sorted(result.crystal.atomic_numbers) == sorted(crystal.atomic_numbers[order])
+    assert same_structure(result.crystal, crystal)
+
+
+def test_json_of_pymatgen_in_every_wrapping(tmp_path):
+    structure = to_pymatgen(SALT).as_dict()
+    entry = {"structure": structure, "energy": -27.0, "data": {"material_id": "mp-22862", "oxide_type": "None"}}
+    wrappings = {"one": structure, "many": [structure, entry], "named": {"a": structure, "b": entry}, "entry": entry}
+    for name, content in wrappings.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    found = {name: list(read_crystals(tmp_path / f"{name}.json")) for name in wrappings}
+    assert all(same_structure(r.crystal, SALT) for results in found.values() for r in results)
+    assert [len(found[name]) for name in wrappings] == [1, 2, 2, 1]
+    assert found["entry"][0].info["energy"] == -27.0
+    assert found["named"][1].info["id"] == "mp-22862"
+    assert [r.source for r in found["named"]] == ["named.json#a", "named.json#b"]
+
+
+def test_csv_with_a_cif_column(tmp_path):
+    text = cif_text(SALT).replace('"', '""')
+    (tmp_path / "t.csv").write_text(f'material_id,cif,band_gap\nmp-1,"{text}",5.0\nmp-2,"{text[:300]}",\n')
+    good, bad = read_crystals(tmp_path / "t.csv")
+    assert good.info == {"material_id": "mp-1", "band_gap": 5.0, "id": "mp-1"}
+    assert same_structure(good.crystal, SALT)
+    assert bad.error.startswith("t.csv#2: ")
+
+
+def test_dataset_file(tmp_path):
+    CrystalDataset(ids=["x"], crystals=[SALT], labels={"dft_band_gap": [5.0]}, split=["val"]).write(
+        tmp_path / "d.parquet"
+    )
+    result = read_one(tmp_path / "d.parquet")
+    assert result.source == "d.parquet#x"
+    assert result.info == {"id": "x", "split": "val", "dft_band_gap": 5.0}
+    assert result.crystal.atomic_numbers.tolist() == SALT.atomic_numbers.tolist()
+
+
+def test_cif_with_two_blocks(tmp_path):
+    good = CIF.format(sites=GOOD_SITES)
+    bad = good.replace("data_test", "data_other").replace("Cl1 Cl 0.5", "Cl1 Qq 0.5")
+    (tmp_path / "two.cif").write_text(good + bad)
+    one, two = read_crystals(tmp_path / "two.cif")
+    assert (one.source, one.error) == ("two.cif#test", None)
+    assert two.error.startswith("two.cif#other: 'Qq'")
+
+
+def test_natural_order():
+    assert sorted(["b10", "b9", "a2", "a11", "10", "9"], key=natural_key) == ["9", "10", "a2", "a11", "b9", "b10"]
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    target = tmp_path / "deep" / "a.cif"
+    write_cif(target, SALT)
+    assert [path.name for path in target.parent.iterdir()] == ["a.cif"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write"):
+        write_cif(tmp_path / "file" / "a.cif", SALT)

@@ -1,0 +1,72 @@
+"""Run the process backwards: from noise to crystals."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from druse_crystal import CrystalBatch
+
+from druse_diffusion.process import CrystalProcess
+from druse_diffusion.random import RandomStreams
+from druse_diffusion.score import Conditions, ScoreModel
+
+
+def uniform_times(n_steps: int) -> list[float]:
+    """The published grid: ``n_steps`` even steps from 1 to 0. With 1,000 steps and one corrector it is MatterGen's."""
+    return [1 - i / n_steps for i in range(n_steps)] + [0.0]
+
+
+def fast_times(n_steps: int) -> list[float]:
+    """A grid for few steps: a tenth of them above t = 0.75, where coordinates are pure noise, the rest even below."""
+    early = max(1, n_steps // 10)
+    late = n_steps - early
+    return [1 - 0.25 * i / early for i in range(early)] + [0.75 * (1 - i / late) for i in range(late)] + [0.0]
+
+
+@torch.no_grad()
+def sample(
+    process: CrystalProcess,
+    model: ScoreModel,
+    template: CrystalBatch,
+    *,
+    times: Sequence[float],
+    n_corrector_steps: int = 0,
+    conditions: Conditions | None = None,
+    generator: RandomStreams,
+    on_step: Callable[[int, CrystalBatch], None] | None = None,
+) -> CrystalBatch:
+    """Draw crystals by predictor-corrector sampling (MatterGen, arXiv:2312.03687, appendix A.6).
+
+    At each time of the grid the corrector runs ``n_corrector_steps`` times, then the predictor takes the crystals to the
+    next time; each of these asks the network once.
+
+    Args:
+        process: the process that the network was trained for.
+        model: the network, or any wrapper of it.
+        template: gives the numbers of atoms, and the values of ``Fixed`` fields.
+        times: falling from 1 to 0.
+        n_corrector_steps: Langevin steps before each predictor step.
+        conditions: what the crystals shall be.
+        generator: one random stream for each crystal.
+        on_step: called after each predictor step with its number and the crystals so far.
+
+    Returns:
+        the crystals at the last time.
+
+    Raises:
+        ValueError: if the times do not fall from 1 to 0.
+    """
+    if len(times) < 2 or times[0] != 1.0 or times[-1] != 0.0 or any(s >= t for t, s in zip(times, times[1:])):
+        raise ValueError("times must fall from 1 to 0")
+    x = process.prior(template, generator=generator)
+
+    def moment(value: float) -> torch.Tensor:
+        return torch.full((len(x),), value, dtype=x.lattice.dtype, device=x.device)
+
+    for step, (now, then) in enumerate(zip(times, times[1:])):
+        t, s = moment(now), moment(then)
+        for _ in range(n_corrector_steps):
+            x = process.correct(model(x, t, conditions), x, t, generator=generator)
+        x = process.denoise(model(x, t, conditions), x, t, s, generator=generator)
+        if on_step is not None:
+            on_step(step, x)
+    return x

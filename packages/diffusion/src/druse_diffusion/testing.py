@@ -1,0 +1,109 @@
+"""Contract checks for somebody's own corruption: one call in a test."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from druse_diffusion.corruption import Corruption
+from druse_diffusion.random import RandomStreams
+
+
+def check_corruption(
+    corruption: Corruption,
+    x0: Tensor,
+    oracle,
+    *,
+    num_atoms: Int[Tensor, " b"],
+    prior_moments: tuple[float, float] | None = None,
+    periodic: bool = False,
+    tolerance: float = 1e-4,
+) -> None:
+    """Check that a corruption keeps the contract of ``Corruption``.
+
+    * as t goes to 0 ``corrupt`` returns the data, at t = 1 it looks like ``prior``;
+    * with a perfect prediction ``denoise`` recovers x0, in one step, in three and in many;
+    * crystals do not see each other: a batch equals its crystals one by one, in any order;
+    * the same generator gives the same result, and another seed another one.
+
+    Args:
+        corruption: to be checked.
+        x0: data, one row per atom or per crystal.
+        oracle: ``oracle(x0, x_t, t, num_atoms)`` gives the perfect prediction.
+        num_atoms: (b,) of at least two crystals.
+        prior_moments: mean and standard deviation that the entries of ``prior``, pooled, must have to within 10 % of
+            the standard deviation, where they are known.
+        periodic: compare modulo 1.
+        tolerance: largest difference of continuous fields.
+
+    Raises:
+        AssertionError: names the broken rule.
+    """
+    b = len(num_atoms)
+    per_atom = len(x0) == int(num_atoms.sum()) and len(x0) != b
+    starts = [0, *num_atoms.cumsum(0).tolist()] if per_atom else list(range(b + 1))
+
+    def streams(seed: int = 0, crystals=range(b)) -> RandomStreams:
+        return RandomStreams(seed, crystals)
+
+    def at(value: float, size: int = b) -> Tensor:
+        return torch.full((size,), value, dtype=x0.dtype if x0.is_floating_point() else torch.float32)
+
+    def close(x: Tensor, y: Tensor, allowed: float = tolerance) -> bool:
+        if not x.is_floating_point():
+            return bool((x == y).all())
+        difference = x - y
+        if periodic:
+            difference = difference - difference.round()
+        return bool(difference.abs().max() <= allowed)
+
+    def rows(values: Tensor, i: int) -> Tensor:
+        return values[starts[i] : starts[i + 1]]
+
+    early = corruption.corrupt(x0, at(1e-5), num_atoms, generator=streams())
+    agree = (early == x0).float().mean() if not x0.is_floating_point() else None
+    assert agree is None or agree > 0.9, "at t -> 0 corrupt changes discrete data"
+    assert agree is not None or close(early, x0, 0.1), "at t -> 0 corrupt moves the data by more than 0.1"
+
+    if prior_moments is not None:
+        many = torch.cat([corruption.prior(num_atoms, generator=streams(seed)).double().flatten() for seed in range(200)])
+        late = torch.cat(
+            [corruption.corrupt(x0, at(1.0), num_atoms, generator=streams(seed)).double().flatten() for seed in range(200)]
+        )
+        mean, std = prior_moments
+        for what, values in (("prior", many), ("corrupt at t = 1", late)):
+            assert abs(values.mean() - mean) <= 0.1 * std, f"{what} has mean {values.mean():.3f}, not {mean:.3f}"
+            assert abs(values.std() - std) <= 0.1 * std, f"{what} has standard deviation {values.std():.3f}, not {std:.3f}"
+
+    for times in ([1.0, 0.0], [1.0, 0.6, 0.2, 0.0], [1 - i / 50 for i in range(51)]):
+        generator = streams(1)
+        x = corruption.prior(num_atoms, generator=generator)
+        for t, s in zip(times, times[1:], strict=False):
+            x = corruption.denoise(oracle(x0, x, at(t), num_atoms), x, at(t), at(s), num_atoms, generator=generator)
+        # a perfect score of a noisy path recovers the data up to rounding amplified by 1 / (smallest noise)
+        assert close(x, x0, 100 * tolerance), f"an oracle does not recover x0 in {len(times) - 1} steps"
+
+    x_t = corruption.corrupt(x0, at(0.5), num_atoms, generator=streams())
+    prediction = oracle(x0, x_t, at(0.5), num_atoms)
+    together = [
+        corruption.corrupt(x0, at(0.5), num_atoms, generator=streams(3)),
+        corruption.denoise(prediction, x_t, at(0.5), at(0.3), num_atoms, generator=streams(3)),
+        corruption.correct(prediction, x_t, at(0.5), num_atoms, generator=streams(3)),
+    ]
+    losses = corruption.loss(prediction, x0, x_t, at(0.5), num_atoms)
+    for i in range(b):
+        one, n = torch.tensor([i]), num_atoms[i : i + 1]
+        data, noisy, guess = rows(x0, i), rows(x_t, i), rows(prediction, i)
+        alone = [
+            corruption.corrupt(data, at(0.5, 1), n, generator=streams(3, one)),
+            corruption.denoise(guess, noisy, at(0.5, 1), at(0.3, 1), n, generator=streams(3, one)),
+            corruption.correct(guess, noisy, at(0.5, 1), n, generator=streams(3, one)),
+        ]
+        for name, x, y in zip(("corrupt", "denoise", "correct"), together, alone, strict=True):
+            assert close(rows(x, i), y), f"{name} of crystal {i} depends on the rest of the batch"
+        alone_loss = corruption.loss(guess, data, noisy, at(0.5, 1), n)
+        assert torch.allclose(alone_loss[0], losses[i], atol=1e-4), f"loss of crystal {i} depends on the batch"
+
+    again = corruption.corrupt(x0, at(0.5), num_atoms, generator=streams(3))
+    assert torch.equal(again, together[0]), "the same generator gives another result"
+    other = corruption.corrupt(x0, at(0.5), num_atoms, generator=streams(4))
+    assert not torch.equal(other, together[0]), "another seed gives the same result"

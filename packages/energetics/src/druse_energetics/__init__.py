@@ -1,0 +1,1 @@
+"""Potentials, relaxation and convex hulls."""

@@ -1,0 +1,239 @@
+"""The recipes behind the coefficients in ``data``: run again when a potential, the embedded data or the hull changes.
+
+    python -m druse_energetics.derivation corrections sevennet-0
+    python -m druse_energetics.derivation calibration sevennet-0 generated.parquet --label dft_decomposition_energy \\
+        --group generator --against generated --relaxations relaxed.jsonl
+
+The first computes the energy of every embedded structure (a single point at the DFT geometry: minutes on one core),
+fits the corrections and writes ``corrections-<potential>.json`` and ``energies-<potential>.parquet``. The second
+relaxes structures whose DFT energy above hull is known, judges them, and writes
+``calibration-<potential>-<against>.json``.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from druse_crystal.crystal import Crystal
+from druse_crystal.files import replacing
+from jaxtyping import Float64
+
+from druse_energetics.calibration import Calibration, fit_calibration
+from druse_energetics.corrections import Corrections, fit_corrections
+from druse_energetics.potential import POTENTIAL_NAMES, Potential, load_potential, unknown_elements
+from druse_energetics.relaxation import Relaxation, make_relaxer
+
+DATA = Path(__file__).parent / "data"
+CRYSTALS_PER_STEP = 200
+PACKAGES = {"sevennet-0": "sevenn", "sevennet-l3i5": "sevenn", "chgnet": "chgnet"}
+
+
+def derive_corrections(potential: Potential, folder: Path = DATA) -> Corrections:
+    """Energies of the embedded structures, and the corrections fitted to them; both are written into ``folder``."""
+    from druse_crystal.dataset import load_embedded
+
+    dataset = load_embedded()
+    energies = _energies(potential, dataset.crystals)
+    _write_energies(folder / f"energies-{potential.name}.parquet", dataset.ids.tolist(), energies)
+    corrections = fit_corrections(
+        dataset.crystals,
+        energies,
+        dataset.labels["formation_energy_per_atom"],
+        potential=potential.name,
+        energies_above_hull=dataset.labels["energy_above_hull"],
+        provenance={
+            "data": "embedded structures of the Materials Project, formation energies of 2018-19",
+            "energies": "single points at the DFT geometry",
+            "package": f"{PACKAGES[potential.name]} {version(PACKAGES[potential.name])}",
+            "recipe": f"python -m druse_energetics.derivation corrections {potential.name}",
+        },
+    )
+    corrections.write(folder / f"corrections-{potential.name}.json")
+    return corrections
+
+
+def derive_calibration(
+    name: str,
+    table: Path,
+    *,
+    label: str,
+    against: str,
+    group: str | None = None,
+    relaxations: Path,
+    limit: int | None = None,
+    seed: int = 0,
+    folder: Path = DATA,
+) -> Calibration:
+    """Relax and judge structures with known DFT energy above hull, and fit the error; writes into ``folder``.
+
+    Args:
+        name: the potential.
+        table: Parquet with the columns ``lattice`` (9 numbers), ``frac_coords``, ``atomic_numbers`` and the label.
+        label: column with the DFT energy above (or decomposition energy against) the hull in eV/atom.
+        against: a word for the data.
+        group: column by which cross-validation leaves out, e.g. the generator; five arbitrary parts if left out.
+        relaxations: JSON lines of what is relaxed already; grows, so that a stopped run continues.
+        limit: relax so many at most, in random order.
+        seed: of that order.
+        folder: where the result goes.
+    """
+    import pyarrow.parquet as pq
+
+    from druse_energetics.reference import load_reference
+
+    columns = pq.read_table(table).to_pydict()
+    count = len(columns[label])
+    order = np.random.default_rng(seed).permutation(count)[: limit or count].tolist()
+    done = _relax_rows(name, columns, order, relaxations)
+    reference = load_reference("embedded", potential=name)
+    judged = np.full(count, np.nan)
+    for row, record in done.items():
+        if record["status"] == "converged":
+            crystal = _crystal(record)
+            try:
+                judged[row] = reference.energy_above_hull(crystal, record["energy"])
+            except ValueError:
+                continue  # an element without a reference energy or phase
+    groups = columns[group] if group else [f"part {i % 5}" for i in range(count)]
+    statuses = [record["status"] for record in done.values()]
+    calibration = fit_calibration(
+        judged,
+        np.asarray(columns[label], dtype=np.float64),
+        groups,
+        potential=name,
+        against=against,
+        provenance={
+            "relaxed": len(done),
+            "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "reference": "embedded",
+            "relaxation": "FIRE, Frechet cell filter, fmax 0.05 eV/Å, at most 500 steps",
+            "package": f"{PACKAGES[name]} {version(PACKAGES[name])}",
+            "recipe": f"python -m druse_energetics.derivation calibration {name} ... --against {against}",
+        },
+    )
+    calibration.write(folder / f"calibration-{name}-{against}.json")
+    return calibration
+
+
+def _energies(potential: Potential, crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
+    energies = np.full(len(crystals), np.nan)
+    known = [i for i, crystal in enumerate(crystals) if not unknown_elements(potential, crystal)]
+    for start in range(0, len(known), CRYSTALS_PER_STEP):
+        part = known[start : start + CRYSTALS_PER_STEP]
+        try:
+            energies[part] = potential.energies([crystals[i] for i in part])
+        except Exception:  # one crystal that a graph builder refuses (an isolated atom): find it
+            for i in part:
+                try:
+                    energies[i] = potential.energies([crystals[i]])[0]
+                except Exception as error:
+                    print(f"{potential.name} left out structure {i}: {error}", file=sys.stderr)
+        print(f"{min(start + CRYSTALS_PER_STEP, len(known))} of {len(known)}", file=sys.stderr)
+    return energies
+
+
+def _write_energies(path: Path, ids: list[str], energies: Float64[np.ndarray, " b"]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    known = np.flatnonzero(np.isfinite(energies))
+    table = pa.table(
+        {"id": [ids[i] for i in known], "energy": pa.array(energies[known].astype(np.float32), pa.float32())}
+    )
+    with replacing(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=False,
+            column_encoding={"id": "DELTA_BYTE_ARRAY", "energy": "BYTE_STREAM_SPLIT"},
+        )
+
+
+def _relax_rows(name: str, columns: dict, order: list[int], relaxations: Path) -> dict[int, dict]:
+    done: dict[int, dict] = {}
+    if relaxations.is_file():
+        done = {record["row"]: record for record in map(json.loads, relaxations.read_text().splitlines())}
+    waiting, crystals = [], []
+    for row in order:
+        if row not in done:
+            try:
+                crystals.append(
+                    _crystal({key: columns[key][row] for key in ("lattice", "frac_coords", "atomic_numbers")})
+                )
+                waiting.append(row)
+            except ValueError as error:
+                print(f"row {row} is left out: {error}", file=sys.stderr)
+    if not waiting:
+        return done
+    with relaxations.open("a") as file:
+
+        def keep(k: int, result: Relaxation) -> None:
+            crystal = result.crystal
+            record = {
+                "row": waiting[k],
+                "status": result.status,
+                "message": result.message,
+                "energy": result.energy,
+                "initial_energy": result.initial_energy,
+                "n_steps": result.n_steps,
+                "lattice": None if crystal is None else crystal.lattice.tolist(),
+                "frac_coords": None if crystal is None else crystal.frac_coords.tolist(),
+                "atomic_numbers": crystals[k].atomic_numbers.tolist(),
+            }
+            done[waiting[k]] = record
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+
+        make_relaxer(name)(crystals, on_result=keep)
+    return done
+
+
+def _crystal(record: dict) -> Crystal:
+    return Crystal(
+        lattice=np.asarray(record["lattice"], dtype=np.float64).reshape(3, 3),
+        frac_coords=np.asarray(record["frac_coords"], dtype=np.float64).reshape(-1, 3),
+        atomic_numbers=np.asarray(record["atomic_numbers"], dtype=np.int64),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the recipes."""
+    parser = argparse.ArgumentParser(prog="python -m druse_energetics.derivation", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    corrections = commands.add_parser("corrections", help="fit the corrections of a potential")
+    calibration = commands.add_parser("calibration", help="measure a judge against DFT")
+    for command in (corrections, calibration):
+        command.add_argument("potential", choices=POTENTIAL_NAMES)
+        command.add_argument("--out", type=Path, default=DATA, help="folder for the result")
+    calibration.add_argument("table", type=Path)
+    calibration.add_argument("--label", required=True)
+    calibration.add_argument("--against", required=True)
+    calibration.add_argument("--group")
+    calibration.add_argument("--relaxations", type=Path, required=True)
+    calibration.add_argument("--limit", type=int)
+    given = parser.parse_args(arguments)
+    if given.command == "corrections":
+        print(derive_corrections(load_potential(given.potential), given.out).residual)
+        return
+    result = derive_calibration(
+        given.potential,
+        given.table,
+        label=given.label,
+        against=given.against,
+        group=given.group,
+        relaxations=given.relaxations,
+        limit=given.limit,
+        folder=given.out,
+    )
+    print(result.raw)
+    print(result.calibrated)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""What crystals are judged against: a hull, the known structures, and the way from a potential's energy to the hull."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+from druse_crystal.composition import composition
+from druse_crystal.crystal import Crystal
+from jaxtyping import Float64
+
+from druse_energetics.calibration import CALIBRATED_AGAINST, Calibration, load_calibration
+from druse_energetics.corrections import Corrections, Residual, load_corrections
+from druse_energetics.hull import ConvexHull
+
+FORMATION_ENERGY = "formation_energy_per_atom"
+TOTAL_ENERGIES = ("energy_per_atom", "total_energy_per_atom")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """Known materials, and how to place a crystal among them.
+
+    Attributes:
+        name: where it comes from, for reports.
+        potential: the potential whose total energies it converts.
+        hull: formation energies of the known phases.
+        corrections: from total energies to the scale of the hull.
+        crystals: known structures, for novelty; may be empty.
+        ids: a name for each of them.
+        calibrations: error of the judged hull distance against DFT, by what it was measured on; empty if it was never
+            measured for this pair of hull and potential.
+    """
+
+    name: str
+    potential: str
+    hull: ConvexHull
+    corrections: Corrections
+    crystals: Sequence[Crystal]
+    ids: Sequence[str]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration on generated crystals, the one to quote; None if there is none."""
+        return self.calibrations.get("generated")
+
+    @property
+    def residual(self) -> Residual:
+        """Error of the conversion on known crystals: mean, median, 90th percentile in eV/atom, and their number."""
+        return self.corrections.residual
+
+    def formation_energy(self, crystal: Crystal, total_energy: float) -> float:
+        """Formation energy in eV/atom on the scale of the hull.
+
+        Args:
+            crystal: the crystal, relaxed with the reference's potential.
+            total_energy: eV per cell from that potential.
+
+        Raises:
+            ValueError: if an element has no reference energy; the sentence names it.
+        """
+        return self.corrections.formation_energy(crystal, total_energy)
+
+    def energy_above_hull(self, crystal: Crystal, total_energy: float) -> float:
+        """Judged energy above the hull in eV/atom; negative below it. Arguments and errors as ``formation_energy``."""
+        formation_energy = self.formation_energy(crystal, total_energy)
+        return self.hull.energy_above_hull(composition(crystal), formation_energy)
+
+    def calibrated_probability(
+        self, energy_above_hull: float, threshold: float = 0.1, *, against: str = "generated"
+    ) -> float:
+        """Probability that DFT would put a crystal judged at ``energy_above_hull`` at or below ``threshold`` (eV/atom).
+
+        Args:
+            energy_above_hull: as judged, in eV/atom.
+            threshold: eV/atom.
+            against: ``generated``: crystals of other generators (cautious), or ``wbm``: substituted crystals computed
+                exactly as the hull was (hopeful); the README says what lies between them.
+
+        Returns:
+            A probability, or NaN if the judge was never calibrated on this reference.
+        """
+        calibration = self.calibrations.get(against)
+        return float("nan") if calibration is None else float(calibration.probability(energy_above_hull, threshold))
+
+
+def load_reference(name: str | os.PathLike = "embedded", *, potential: str = "sevennet-0") -> Reference:
+    """Load a reference.
+
+    Args:
+        name: ``embedded``: the Materials Project's DFT hull by composition (34,082 vertices out of 85,014 ground
+            states, corrections of 2018-19). ``embedded-<potential>``, e.g. ``embedded-sevennet-0``: a hull of that
+            potential's own energies of the embedded structures, on the same scale; its errors cancel in part, but it
+            knows only those compositions and so is kinder. Or a path: Parquet dataset, JSON of pymatgen entries or
+            structures, or extxyz, in which every structure carries ``formation_energy_per_atom`` or
+            ``energy_per_atom`` (eV/atom; ``energy`` in eV per cell also serves in extxyz and JSON).
+        potential: the potential that will judge.
+
+    Formation energies of the user's own are taken to be on the Materials Project's scale, and the potential's energies
+    are brought there by the shipped corrections. Total energies are taken to be the potential's own: formation energies
+    are then relative to the lowest structure of each element in the file, which must hold one of each.
+
+    Raises:
+        ValueError: for a name that is neither known nor a file, a file without energies, or a missing element.
+    """
+    text = str(name)
+    if text == "embedded":
+        return _embedded(potential)
+    if text.startswith("embedded-"):
+        return _own_hull(text, potential)
+    path = Path(name)
+    if not path.exists():
+        raise ValueError(
+            f"there is no reference {text!r}: it is neither 'embedded', 'embedded-{potential}' nor a file that exists"
+        )
+    return _from_file(path, potential)
+
+
+def load_hull() -> ConvexHull:
+    """The embedded DFT hull by composition."""
+    import pyarrow.parquet as pq
+
+    with as_file(files("druse_energetics") / "data" / "hull.parquet") as path:
+        table = pq.read_table(path)
+    return ConvexHull(table["formula"].to_pylist(), table[FORMATION_ENERGY].to_numpy())
+
+
+def load_known_formulas() -> frozenset[str]:
+    """Reduced formulas of all 85,014 ground states from which the embedded hull was taken."""
+    import pyarrow.parquet as pq
+
+    with as_file(files("druse_energetics") / "data" / "known_formulas.parquet") as path:
+        return frozenset(pq.read_table(path)["formula"].to_pylist())
+
+
+def load_embedded_energies(potential: str) -> dict[str, float]:
+    """Total energies of the embedded structures with a potential: id -> eV per cell.
+
+    Raises:
+        ValueError: if they are not shipped for this potential.
+    """
+    import pyarrow.parquet as pq
+
+    resource = files("druse_energetics") / "data" / f"energies-{potential}.parquet"
+    if not resource.is_file():
+        raise ValueError(f"there are no energies of the embedded structures for the potential {potential!r}")
+    with as_file(resource) as path:
+        table = pq.read_table(path)
+    return dict(zip(table["id"].to_pylist(), table["energy"].to_numpy().astype(float).tolist(), strict=True))
+
+
+def _embedded(potential: str) -> Reference:
+    from druse_crystal.dataset import load_embedded
+
+    dataset = load_embedded()
+    return Reference(
+        name="embedded",
+        potential=potential,
+        hull=load_hull(),
+        corrections=load_corrections(potential),
+        crystals=dataset.crystals,
+        ids=dataset.ids.tolist(),
+        calibrations={c.against: c for a in CALIBRATED_AGAINST if (c := load_calibration(potential, a)) is not None},
+    )
+
+
+def _own_hull(name: str, potential: str) -> Reference:
+    from druse_crystal.dataset import load_embedded
+
+    if name != f"embedded-{potential}":
+        raise ValueError(
+            f"the reference {name!r} holds energies of another potential than {potential!r}: "
+            f"use 'embedded-{potential}', or relax with {name.removeprefix('embedded-')!r}"
+        )
+    energies = load_embedded_energies(potential)
+    corrections = load_corrections(potential)
+    dataset = load_embedded()
+    compositions, formation, ids = [], [], []
+    for i, crystal in zip(dataset.ids.tolist(), dataset.crystals, strict=True):
+        if i in energies:
+            compositions.append(composition(crystal))
+            formation.append(corrections.formation_energy(crystal, energies[i]))
+            ids.append(i)
+    elements = sorted({element.symbol for c in compositions for element in c})
+    return Reference(
+        name=name,
+        potential=potential,
+        hull=ConvexHull([*compositions, *elements], [*formation, *[0.0] * len(elements)], [*ids, *elements]),
+        corrections=corrections,
+        crystals=dataset.crystals,
+        ids=dataset.ids.tolist(),
+    )
+
+
+def _from_file(path: Path, potential: str) -> Reference:
+    crystals, ids, energies, kind = _read(path)
+    compositions = [composition(crystal) for crystal in crystals]
+    if kind == FORMATION_ENERGY:
+        elements = sorted({element.symbol for c in compositions for element in c})
+        return Reference(
+            name=path.name,
+            potential=potential,
+            hull=ConvexHull([*compositions, *elements], [*energies, *[0.0] * len(elements)], [*ids, *elements]),
+            corrections=load_corrections(potential),
+            crystals=crystals,
+            ids=ids,
+        )
+    corrections = _elemental_references(path, compositions, energies, potential)
+    formation = [
+        corrections.formation_energy(crystal, energy * crystal.num_atoms)
+        for crystal, energy in zip(crystals, energies, strict=True)
+    ]
+    return Reference(
+        name=path.name,
+        potential=potential,
+        hull=ConvexHull(compositions, formation, ids),
+        corrections=corrections,
+        crystals=crystals,
+        ids=ids,
+    )
+
+
+def _elemental_references(path: Path, compositions, energies, potential: str) -> Corrections:
+    lowest: dict[str, float] = {}
+    for c, energy in zip(compositions, energies, strict=True):
+        if len(c) == 1:
+            symbol = next(iter(c)).symbol
+            lowest[symbol] = min(float(energy), lowest.get(symbol, np.inf))
+    missing = sorted({element.symbol for c in compositions for element in c} - lowest.keys())
+    if missing:
+        raise ValueError(
+            f"{path} gives total energies but has no structure of the pure element {missing[0]}: add one for each of "
+            f"{', '.join(missing)}, or give {FORMATION_ENERGY}"
+        )
+    unknown = Residual(mae=np.nan, median=np.nan, p90=np.nan, n=0)
+    return Corrections(
+        potential=potential,
+        coefficients=lowest,
+        elements=lowest,
+        residual=unknown,
+        residual_near_hull=unknown,
+        provenance={"source": path.name, "scheme": "total energies of the potential, relative to the elements"},
+    )
+
+
+def _read(path: Path) -> tuple[list[Crystal], list[str], Float64[np.ndarray, " b"], str]:
+    """Crystals, ids, energies in eV/atom, and which kind of energy."""
+    from druse_crystal.io import read_crystals
+
+    crystals, ids, found = [], [], []
+    for result in read_crystals(path):
+        if result.crystal is None:
+            raise ValueError(f"{path}: {result.source} cannot be read: {result.error}")
+        crystals.append(result.crystal)
+        ids.append(str(result.info.get("id") or result.info.get("material_id") or result.source))
+        found.append(_energies(result.info, result.crystal.num_atoms))
+    if not crystals:
+        raise ValueError(f"{path} holds no crystal")
+    for kind in (FORMATION_ENERGY, TOTAL_ENERGIES[0]):
+        if all(kind in energies for energies in found):
+            return crystals, ids, np.array([energies[kind] for energies in found]), kind
+    first = next(i for i, energies in enumerate(found) if not energies)
+    raise ValueError(
+        f"{path}: {ids[first]} has no {FORMATION_ENERGY} and no {TOTAL_ENERGIES[0]}: a reference needs one of them for "
+        "every structure"
+    )
+
+
+def _energies(info: dict, num_atoms: int) -> dict[str, float]:
+    def number(value) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return np.nan
+
+    energies = {FORMATION_ENERGY: number(info.get(FORMATION_ENERGY))}
+    for key in TOTAL_ENERGIES:
+        if key in info:
+            energies[TOTAL_ENERGIES[0]] = number(info[key])
+    if TOTAL_ENERGIES[0] not in energies:
+        energies[TOTAL_ENERGIES[0]] = number(info.get("energy", info.get("total_energy"))) / num_atoms
+    return {kind: value for kind, value in energies.items() if np.isfinite(value)}

@@ -1,0 +1,162 @@
+"""SevenNet for many crystals at once, as a torch-sim model."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sevenn
+import sevenn._keys as key
+import torch
+import torch_sim as ts
+from druse_crystal.crystal import Crystal
+from jaxtyping import Float64
+from torch import Tensor
+from torch_sim.models.interface import ModelInterface
+from torch_sim.neighbors import torch_nl_linked_cell, torchsim_nl
+
+from druse_energetics.edge_convolution import EdgeConvolution
+from druse_energetics.potential import Evaluation, refuse_unknown_elements
+
+CHECKPOINTS = {
+    "sevennet-0": "SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+    "sevennet-l3i5": "SevenNet_l3i5/checkpoint_l3i5.pth",
+}
+ATOMS_PER_BATCH = {"cpu": 128, "cuda": 2048}
+
+
+class SevenNetPotential:
+    """SevenNet-0 or SevenNet-l3i5 with the weights of the installed ``sevenn`` package.
+
+    Args:
+        name: a key of ``CHECKPOINTS``.
+        device: torch device.
+
+    Raises:
+        ValueError: if the installed package lacks the weights.
+    """
+
+    def __init__(self, name: str, *, device: torch.device):
+        self.name = name
+        self.model = SevenNetBatchModel(_checkpoint_path(name), device=device)
+        self.elements = frozenset(int(z) for z in self.model.type_map or ())
+        self.atoms_per_batch = ATOMS_PER_BATCH.get(device.type, 128)
+
+    def energies(self, crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
+        """Total energies in eV per cell. Raises ValueError for an element it was not trained on."""
+        return np.array([evaluation.energy for evaluation in self.evaluate(crystals)])
+
+    def evaluate(self, crystals: Sequence[Crystal]) -> list[Evaluation]:
+        """Energies, forces and stresses. Raises ValueError for an element it was not trained on."""
+        refuse_unknown_elements(self, crystals)
+        evaluations = []
+        for part in batches(crystals, self.atoms_per_batch):
+            state = make_state(part, device=self.model.device)
+            output = self.model(state)
+            forces = output["forces"].split([c.num_atoms for c in part])
+            for energy, force, stress in zip(output["energy"], forces, output["stress"], strict=True):
+                evaluations.append(
+                    Evaluation(
+                        energy=float(energy),
+                        forces=force.double().cpu().numpy(),
+                        stress=stress.double().cpu().numpy(),
+                    )
+                )
+        return evaluations
+
+
+class SevenNetBatchModel(ModelInterface):
+    """A torch-sim model around a SevenNet checkpoint: one pass over all edges of all crystals.
+
+    Args:
+        checkpoint: path of the ``.pth`` file.
+        device: torch device.
+    """
+
+    def __init__(self, checkpoint: Path, *, device: torch.device):
+        from sevenn.nn.convolution import IrrepsConvolution
+        from sevenn.util import load_checkpoint
+
+        super().__init__()
+        network = load_checkpoint(str(checkpoint)).build_model()
+        network.eval_type_map = True
+        network.set_is_batch_data(True)
+        network.requires_grad_(False)
+        if device.type == "cpu":
+            for name, layer in list(network.named_children()):
+                if isinstance(layer, IrrepsConvolution):
+                    network.replace_module(name, EdgeConvolution(layer))
+        self.network = network.to(device=device, dtype=torch.float32).eval()
+        self.type_map = network.type_map
+        self.cutoff = torch.tensor(network.cutoff, device=device)
+        # torch-sim's own choice would compile a kernel at first use, which takes seconds on a CPU and saves none
+        self.neighbor_list: Any = torch_nl_linked_cell if device.type == "cpu" else torchsim_nl
+        self._device, self._dtype = device, torch.float32
+        self._compute_forces = self._compute_stress = True
+        self._memory_scales_with = "n_atoms_x_density"
+        self.implemented_properties = ["energy", "forces", "stress"]
+
+    def forward(self, state: ts.SimState, **_kwargs) -> dict[str, Tensor]:
+        """Energy (b,) in eV, forces (n, 3) in eV/Å and stress (b, 3, 3) in eV/Å³ of every crystal in the state."""
+        cells = state.row_vector_cell
+        edges, edge_system, images = self.neighbor_list(
+            state.positions, cells, state.pbc, self.cutoff, state.system_idx
+        )
+        shifts = torch.einsum("ei,eij->ej", images.to(cells.dtype), cells[edge_system])
+        edge_vectors = state.positions[edges[1]] - state.positions[edges[0]] + shifts
+        volume = torch.linalg.det(cells).abs()
+        data = {
+            key.NODE_FEATURE: state.atomic_numbers.long(),
+            key.ATOMIC_NUMBERS: state.atomic_numbers.long(),
+            key.POS: state.positions,
+            key.EDGE_IDX: edges,
+            key.EDGE_VEC: edge_vectors,
+            key.CELL: cells,
+            key.CELL_VOLUME: volume,
+            key.NUM_ATOMS: state.n_atoms_per_system,
+            key.BATCH: state.system_idx.long(),
+            key.INFO: {},
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            output = self.network(data)
+        xx, yy, zz, xy, yz, zx = output[key.PRED_STRESS].unbind(-1)
+        stress = -torch.stack([xx, xy, zx, xy, yy, yz, zx, yz, zz], dim=-1).view(-1, 3, 3)
+        return {
+            "energy": output[key.PRED_TOTAL_ENERGY].detach().view(-1),
+            "forces": output[key.PRED_FORCE].detach(),
+            "stress": stress.detach(),
+        }
+
+
+def make_state(crystals: Sequence[Crystal], *, device: torch.device) -> ts.SimState:
+    """A torch-sim state of many crystals (torch-sim keeps lattice vectors as columns)."""
+    counts = torch.tensor([c.num_atoms for c in crystals])
+    return ts.SimState(
+        positions=torch.as_tensor(np.concatenate([c.cart_coords for c in crystals]), dtype=torch.float32).to(device),
+        masses=torch.ones(int(counts.sum()), dtype=torch.float32, device=device),
+        cell=torch.as_tensor(np.stack([c.lattice.T for c in crystals]), dtype=torch.float32).to(device),
+        pbc=True,
+        atomic_numbers=torch.as_tensor(np.concatenate([c.atomic_numbers for c in crystals])).to(device),
+        system_idx=torch.repeat_interleave(torch.arange(len(crystals)), counts).to(device),
+    )
+
+
+def batches(crystals: Sequence[Crystal], max_atoms: int):
+    """Consecutive runs of crystals with at most ``max_atoms`` atoms together (or one larger crystal alone)."""
+    part: list[Crystal] = []
+    for crystal in crystals:
+        if part and sum(c.num_atoms for c in part) + crystal.num_atoms > max_atoms:
+            yield part
+            part = []
+        part.append(crystal)
+    if part:
+        yield part
+
+
+def _checkpoint_path(name: str) -> Path:
+    path = Path(sevenn.__file__).parent / "pretrained_potentials" / CHECKPOINTS[name]
+    if not path.is_file():
+        raise ValueError(f"the installed sevenn {sevenn.__version__} has no weights of {name}; install sevenn>=0.12")
+    return path

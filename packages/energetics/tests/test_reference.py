@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from druse_crystal.composition import composition
+from druse_energetics.reference import load_embedded_energies, load_known_formulas, load_reference
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_reference("embedded")
+
+
+def test_embedded_reference_reproduces_dft(embedded):
+    from druse_crystal.dataset import load_embedded
+
+    dataset = load_embedded()
+    energies = load_embedded_energies("sevennet-0")
+    labels = dataset.labels["energy_above_hull"]
+    rng = np.random.default_rng(0)
+    judged, truth = [], []
+    for i in rng.choice(np.flatnonzero(np.isfinite(labels)), 150, replace=False):
+        energy = energies.get(str(dataset.ids[i]))
+        if energy is not None:
+            judged.append(embedded.energy_above_hull(dataset.crystals[i], energy))
+            truth.append(labels[i])
+    error = np.abs(np.array(judged) - np.array(truth))
+    assert len(error) > 140
+    assert np.median(error) < 2 * embedded.residual.median
+    assert np.percentile(error, 90) < 3 * embedded.residual.p90
+
+
+def test_shipped_energies_are_the_potentials(sevennet):
+    from druse_crystal.dataset import load_embedded
+
+    dataset = load_embedded()
+    energies = load_embedded_energies("sevennet-0")
+    some = [i for i in range(0, 6000, 1000) if str(dataset.ids[i]) in energies]
+    computed = sevennet.energies([dataset.crystals[i] for i in some])
+    assert computed == pytest.approx([energies[str(dataset.ids[i])] for i in some], abs=1e-3)
+
+
+def test_calibrated_probability(embedded):
+    assert 0.0 <= embedded.calibrated_probability(0.1, 0.1) < embedded.calibrated_probability(0.0, 0.1) <= 1.0
+    own = load_reference("embedded-sevennet-0")
+    assert np.isnan(own.calibrated_probability(0.0, 0.1))
+
+
+def test_own_hull_is_consistent(embedded):
+    own = load_reference("embedded-sevennet-0")
+    energies = load_embedded_energies("sevennet-0")
+    above = [
+        own.energy_above_hull(own.crystals[k], energies[own.ids[k]])
+        for k in range(0, len(own.ids), 60)
+        if own.ids[k] in energies
+    ]
+    assert min(above) > -1e-6  # nothing known lies below the hull it makes
+    assert np.mean(np.array(above) < 0.05) > 0.7
+    assert len(own.hull) < len(embedded.hull)
+
+
+def test_unknown_references():
+    with pytest.raises(ValueError, match=r"nowhere\.parquet"):
+        load_reference("nowhere.parquet")
+    with pytest.raises(ValueError, match="embedded-sevennet-0"):
+        load_reference("embedded-chgnet", potential="sevennet-0")
+    with pytest.raises(ValueError, match="mace"):
+        load_reference("embedded", potential="mace")
+
+
+def test_known_formulas_hold_the_vertices(embedded):
+    formulas = load_known_formulas()
+    assert len(formulas) == 85014
+    compounds = [f for f in embedded.hull.ids if len(f) > 2 or not f.isalpha()]
+    assert sum(f in formulas for f in compounds) > 0.99 * len(compounds)
+
+
+def test_users_formation_energies(tmp_path, embedded):
+    from druse_crystal.dataset import CrystalDataset, load_embedded
+
+    dataset = load_embedded()
+    pick = [i for i in range(len(dataset)) if {e.symbol for e in composition(dataset.crystals[i])} <= {"Mg", "O", "Si"}]
+    some = dataset.select(pick)
+    path = tmp_path / "mine.parquet"
+    CrystalDataset(
+        ids=some.ids,
+        crystals=some.crystals,
+        labels={"formation_energy_per_atom": some.labels["formation_energy_per_atom"]},
+    ).write(path)
+    mine = load_reference(path)
+    assert len(mine.crystals) == len(pick)
+    energies = load_embedded_energies("sevennet-0")
+    crystal, energy = some.crystals[0], energies[str(some.ids[0])]
+    assert mine.formation_energy(crystal, energy) == embedded.formation_energy(crystal, energy)
+    assert mine.energy_above_hull(crystal, energy) == pytest.approx(
+        embedded.energy_above_hull(crystal, energy), abs=0.05
+    )
+    assert mine.residual == embedded.residual
+
+
+def test_users_total_energies(tmp_path):
+    import ase
+    from ase.io import write
+
+    frames = []
+    for symbols, energy in (("Mg", -1.6), ("O2", -9.9), ("MgO", -12.0), ("MgO2", -16.0)):
+        atoms = ase.Atoms(symbols, cell=np.eye(3) * 6, pbc=True)
+        atoms.positions = 1.9 * np.arange(len(atoms))[:, None] * [[1, 1, 0]]
+        atoms.info["energy_per_atom"] = energy / len(atoms)
+        frames.append(atoms)
+    path = tmp_path / "totals.extxyz"
+    write(path, frames)
+    reference = load_reference(path)
+    oxide = reference.crystals[2]
+    assert reference.formation_energy(oxide, -12.0) == pytest.approx((-12.0 + 1.6 + 4.95) / 2)
+    assert reference.energy_above_hull(oxide, -12.0) == pytest.approx(0, abs=1e-6)
+    assert np.isnan(reference.residual.mae)
+    write(path, frames[1:])
+    with pytest.raises(ValueError, match="pure element Mg"):
+        load_reference(path)
+    for atoms in frames:
+        atoms.info.clear()
+    write(path, frames)
+    with pytest.raises(ValueError, match="formation_energy_per_atom"):
+        load_reference(path)

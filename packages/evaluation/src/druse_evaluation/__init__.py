@@ -1,0 +1,1 @@
+"""Validity, uniqueness, novelty, stability: facts and metrics about generated crystals."""

@@ -1,0 +1,278 @@
+"""Facts about a set of crystals, computed once: a row for every crystal that was asked for, a column for every fact."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from druse_crystal.composition import chemical_system, reduced_formula
+from druse_crystal.crystal import Crystal
+from druse_crystal.io import ReadResult
+from druse_crystal.symmetry import space_group
+from druse_energetics.calibration import Calibration
+from druse_energetics.reference import Reference, load_known_formulas
+from druse_energetics.relaxation import Relaxation, Relaxer
+
+from druse_evaluation.matching import Matcher, OrderedMatcher, displacement
+from druse_evaluation.novelty import KnownStructures, first_occurrences
+from druse_evaluation.table import Assessment
+from druse_evaluation.validity import composition_valid, min_distance, structure_valid
+
+METASTABLE = 0.1
+"""eV/atom above the hull; MatterGen's bound for "stable", called metastable here."""
+STABLE = 0.0
+"""eV/atom; on the hull or below it."""
+SYMPREC = 0.1
+"""Å; tolerance of reported space groups."""
+
+type OnProgress = Callable[[str, int, int], None]
+
+
+def assess(
+    crystals: Sequence[Crystal | ReadResult | None],
+    *,
+    reference: Reference,
+    relaxer: Relaxer | None = None,
+    relaxations: Sequence[Relaxation | None] | None = None,
+    judge: str | None = None,
+    matcher: Matcher | None = None,
+    known: KnownStructures | None = None,
+    on_progress: OnProgress | None = None,
+) -> Assessment:
+    """Compute every fact about every crystal that was asked for.
+
+    A crystal that is missing, cannot be read, does not relax or has an element that the reference lacks keeps its row:
+    ``status`` and ``message`` say where and why it dropped out, and facts that could not be established are null.
+
+    Energies, hull distances, space groups, uniqueness and novelty are those of the relaxed crystal, validity is that of
+    the crystal as given. A crystal whose relaxation stopped before convergence is judged with the energy it had
+    reached, an upper bound.
+
+    Args:
+        crystals: as generated or read; None or a ``ReadResult`` with an error for one that does not exist.
+        reference: hull, known crystals and error of the judge.
+        relaxer: relaxes the crystals, unless ``relaxations`` are given.
+        relaxations: results of a relaxation done before, one for each of ``crystals`` (None where there was none).
+        judge: name of what gave the energies; the relaxer's name by default.
+        matcher: decides which crystals are the same; MatterGen's ordered matcher by default.
+        known: known crystals prepared before, instead of the reference's (saves their preparation on repeated calls).
+        on_progress: called with the stage, the number of crystals done and the number in all.
+
+    Returns:
+        The table of facts.
+
+    Raises:
+        ValueError: if neither or both of ``relaxer`` and ``relaxations`` are given, or their number is wrong.
+    """
+    candidates = [_candidate(i, crystal) for i, crystal in enumerate(crystals)]
+    progress = on_progress or (lambda stage, done, total: None)
+    if relaxer is not None and relaxations is None:
+        relaxations = _relax(candidates, relaxer, progress)
+        judge = judge or relaxer.name
+    elif relaxer is not None or relaxations is None:
+        raise ValueError("assess needs either a relaxer or finished relaxations")
+    if len(relaxations) != len(candidates):
+        raise ValueError(f"{len(relaxations)} relaxations for {len(candidates)} crystals")
+    if matcher is None:
+        matcher = OrderedMatcher() if known is None else known.matcher
+    if known is None:
+        known = KnownStructures(reference.crystals, reference.ids, matcher=matcher)
+
+    formulas = _further_known_formulas(reference)
+    total = len(candidates)
+    rows = []
+    for i, (candidate, relaxation) in enumerate(zip(candidates, relaxations, strict=True)):
+        rows.append(_single_facts(candidate, relaxation, reference))
+        progress("energies and symmetry", i + 1, total)
+    if reference.calibration is not None:
+        _add_calibrated(rows, reference.calibration)
+    relaxed: list[Crystal | None] = [row.get("relaxed") for row in rows]
+    firsts = first_occurrences(relaxed, matcher=matcher, on_crystal=lambda n: progress("uniqueness", n, total))
+    for i, (row, crystal, first) in enumerate(zip(rows, relaxed, firsts, strict=True)):
+        row.update(_set_facts(i, row, crystal, first, known, formulas, candidates))
+        progress("novelty", i + 1, total)
+    return Assessment.from_rows(rows, metadata=_metadata(reference, judge, matcher, known))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    source: str
+    crystal: Crystal | None
+    status: str = "judged"
+    message: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def _candidate(position: int, given: Crystal | ReadResult | None) -> _Candidate:
+    if isinstance(given, Crystal):
+        return _Candidate(source=str(position), crystal=given)
+    if given is None:
+        return _Candidate(source=str(position), crystal=None, status="missing", message="no crystal was made")
+    if given.crystal is None:
+        return _Candidate(source=given.source, crystal=None, status="unreadable", message=given.error or "no structure")
+    return _Candidate(source=given.source, crystal=given.crystal, info=given.info)
+
+
+def _relax(candidates: Sequence[_Candidate], relaxer: Relaxer, progress: OnProgress) -> list[Relaxation | None]:
+    present = {i: c.crystal for i, c in enumerate(candidates) if c.crystal is not None}
+    done = 0
+
+    def on_result(_index: int, _relaxation: Relaxation) -> None:
+        nonlocal done
+        done += 1
+        progress("relaxation", done, len(present))
+
+    results: list[Relaxation | None] = [None] * len(candidates)
+    relaxed = relaxer(list(present.values()), on_result=on_result) if present else []
+    for i, relaxation in zip(present, relaxed, strict=True):
+        results[i] = relaxation
+    return results
+
+
+def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, reference: Reference) -> dict[str, Any]:
+    """Facts about one crystal that need no other one."""
+    row: dict[str, Any] = {"source": candidate.source, "status": candidate.status, "message": candidate.message}
+    crystal = candidate.crystal
+    if crystal is None:
+        return row
+    symmetry = space_group(crystal, symprec=SYMPREC)
+    row |= {
+        "formula": reduced_formula(crystal),
+        "chemical_system": chemical_system(crystal),
+        "num_elements": len(set(crystal.atomic_numbers.tolist())),
+        "num_atoms": crystal.num_atoms,
+        "initial": crystal,
+        "initial_volume": crystal.volume,
+        "initial_space_group_number": symmetry.number,
+        "initial_space_group_symbol": symmetry.symbol,
+        "min_distance": min_distance(crystal),
+        "structure_valid": structure_valid(crystal),
+        "composition_valid": composition_valid(crystal),
+    }
+    if relaxation is None:
+        return row | {"status": "not_relaxed", "message": "was not relaxed"}
+    row |= {
+        "relaxation_status": relaxation.status,
+        "n_steps": relaxation.n_steps,
+        "max_force": relaxation.max_force,
+        "initial_energy": relaxation.initial_energy,
+        "converged": relaxation.status == "converged",
+    }
+    relaxed = relaxation.crystal
+    if relaxed is None or not math.isfinite(relaxation.energy):
+        return row | {"status": relaxation.status, "message": relaxation.message}
+    if relaxation.status != "converged":
+        row |= {"status": relaxation.status, "message": relaxation.message}
+    symmetry = space_group(relaxed, symprec=SYMPREC)
+    moved = displacement(relaxed, crystal)
+    row |= {
+        "relaxed": relaxed,
+        "volume": relaxed.volume,
+        "volume_per_atom": relaxed.volume / relaxed.num_atoms,
+        "space_group_number": symmetry.number,
+        "space_group_symbol": symmetry.symbol,
+        "crystal_system": symmetry.crystal_system,
+        "energy": relaxation.energy,
+        "energy_per_atom": relaxation.energy / relaxed.num_atoms,
+        "relaxation_energy_per_atom": (relaxation.energy - relaxation.initial_energy) / relaxed.num_atoms,
+        "rmsd": moved.rmsd,
+        "rmsd_matched": moved.matched,
+    }
+    try:
+        above = reference.energy_above_hull(relaxed, relaxation.energy)
+        row |= {
+            "formation_energy_per_atom": reference.formation_energy(relaxed, relaxation.energy),
+            "energy_above_hull": above,
+            "metastable": above <= METASTABLE,
+            "stable": above <= STABLE,
+        }
+    except ValueError as error:
+        return row | {"status": "no_reference", "message": str(error)}
+    return row
+
+
+def _add_calibrated(rows: Sequence[dict[str, Any]], calibration: Calibration) -> None:
+    """What DFT is expected to find, for the rows with a judged distance to the hull."""
+    judged = [row for row in rows if "energy_above_hull" in row]
+    if not judged:
+        return
+    above = np.array([row["energy_above_hull"] for row in judged])
+    expected = np.asarray(calibration.predicted_dft(above))
+    metastable, stable = (np.asarray(calibration.probability(above, bound)) for bound in (METASTABLE, STABLE))
+    for i, row in enumerate(judged):
+        row["energy_above_hull_calibrated"] = expected[i]
+        row["probability_metastable"] = metastable[i]
+        row["probability_stable"] = stable[i]
+
+
+def _set_facts(
+    position: int,
+    row: dict[str, Any],
+    relaxed: Crystal | None,
+    first: int | None,
+    known: KnownStructures,
+    formulas: frozenset[str],
+    candidates: Sequence[_Candidate],
+) -> dict[str, Any]:
+    """Facts about one crystal among the others and among the known ones."""
+    if relaxed is None or first is None:
+        return {}
+    matcher = known.matcher
+    prepared = matcher.prepare(relaxed)
+    initial = candidates[position].crystal
+    facts: dict[str, Any] = {
+        "matches_relaxed": initial is not None and matcher.fit(matcher.prepare(initial), prepared),
+        "unique": first == position,
+        "duplicate_of": None if first == position else candidates[first].source,
+    }
+    if len(known):
+        match = known.first_match(prepared)
+        facts |= {
+            "known_formula": known.has_formula(relaxed) or row["formula"] in formulas,
+            "known_chemical_system": known.has_chemical_system(relaxed),
+            "novel": match is None,
+            "match_id": None if match is None else str(match),
+        }
+        new = facts["unique"] and facts["novel"]
+        if row.get("energy_above_hull") is not None:
+            facts |= {"sun_metastable": new and row["metastable"], "sun_stable": new and row["stable"]}
+    return facts
+
+
+def _further_known_formulas(reference: Reference) -> frozenset[str]:
+    """Formulas of materials whose structures the embedded reference does not hold: all ground states of its hull."""
+    return load_known_formulas() if reference.name.startswith("embedded") else frozenset()
+
+
+def _metadata(reference: Reference, judge: str | None, matcher: Matcher, known: KnownStructures) -> dict[str, Any]:
+    calibration = reference.calibration
+    return {
+        "reference": reference.name,
+        "n_known_structures": len(known),
+        "judge": judge,
+        "matcher": matcher.name,
+        "symprec": SYMPREC,
+        "residual": {name: _finite(value) for name, value in asdict(reference.residual).items()},
+        "calibration": None if calibration is None else _calibration_facts(calibration),
+    }
+
+
+def _calibration_facts(calibration: Calibration) -> dict[str, Any]:
+    """Error of the judge against DFT on generated crystals, before and after calibration; eV/atom."""
+    raw, calibrated = calibration.raw, calibration.calibrated
+    return {
+        "against": calibration.against,
+        "n": raw.n,
+        "bias": _finite(raw.bias),
+        "mean_absolute_error": _finite(raw.mae),
+        "calibrated_mean_absolute_error": _finite(calibrated.mae),
+        "spread": _finite(raw.spread),
+        "precision_metastable": raw.precision.get(f"{METASTABLE:g}"),
+        "recall_metastable": raw.recall.get(f"{METASTABLE:g}"),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,421 @@
+"""Metrics: each is one line over the facts of an assessment.
+
+The denominator of every rate is the number of crystals that were asked for, so that whatever drops out on the way
+counts against the generator.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from druse_evaluation.table import Assessment
+
+Z_95 = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many of so many.
+
+    Attributes:
+        count: how many; a sum of probabilities makes it fractional.
+        total: of how many.
+    """
+
+    count: int | float
+    total: int
+
+    @property
+    def value(self) -> float:
+        """The share, NaN of nothing."""
+        return self.count / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson score interval of the share (E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)).
+
+        For a sum of probabilities it is an upper bound of the sampling error; the error of the probabilities themselves
+        is not in it.
+        """
+        if not self.total:
+            return 0.0, 1.0
+        n, p, z2 = self.total, self.value, Z_95**2
+        centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+        half = Z_95 / (1 + z2 / n) * math.sqrt(max(p * (1 - p) / n + z2 / (4 * n * n), 0.0))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "count": self.count,
+            "total": self.total,
+            "value": _number(self.value),
+            "interval_95": list(self.interval),
+        }
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        if not self.total:
+            return "no crystals"
+        return f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Average:
+    """Mean and median of a quantity over the crystals that have it.
+
+    Attributes:
+        mean: mean, NaN without values.
+        median: median, NaN without values.
+        standard_error: of the mean, NaN with fewer than two values.
+        n: number of values.
+        unit: of the values.
+    """
+
+    mean: float
+    median: float
+    standard_error: float
+    n: int
+    unit: str
+
+    @classmethod
+    def of(cls, values: Float64[np.ndarray, " rows"], unit: str) -> "Average":
+        """Over the values that are not NaN."""
+        values = values[~np.isnan(values)]
+        if len(values) == 0:
+            return cls(math.nan, math.nan, math.nan, 0, unit)
+        error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+        return cls(float(values.mean()), float(np.median(values)), error, len(values), unit)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean, normal approximation."""
+        return self.mean - Z_95 * self.standard_error, self.mean + Z_95 * self.standard_error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "mean": _number(self.mean),
+            "median": _number(self.median),
+            "interval_95": [_number(x) for x in self.interval],
+            "n": self.n,
+            "unit": self.unit,
+        }
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "no values"
+        return (
+            f"{self.mean:.3f} ± {Z_95 * self.standard_error:.3f} {self.unit}, median {self.median:.3f}"
+            if self.n > 1
+            else f"{self.mean:.3f} {self.unit}"
+        )
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of merit: its name in files, its name for people, what it means, and how it follows from the facts."""
+
+    name: str
+    label: str
+    meaning: str
+    compute: Callable[[Assessment], Rate | Average]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric and its value for one assessment."""
+
+    metric: Metric
+    value: Rate | Average
+
+
+def rate(assessment: Assessment, *flags: str) -> Rate:
+    """Share of all crystals asked for whose flags are all True."""
+    return Rate(int(_all(assessment, flags).sum()), len(assessment))
+
+
+def expected_rate(assessment: Assessment, probability: str, *flags: str) -> Rate:
+    """Expected share whose flags are all True, each counted with its probability."""
+    chances = np.nan_to_num(assessment.values(probability))
+    return Rate(float(chances[_all(assessment, flags)].sum()), len(assessment))
+
+
+def _all(assessment: Assessment, flags: Sequence[str]) -> np.ndarray:
+    return np.logical_and.reduce([assessment.flags(name) for name in flags], initial=True) & np.ones(
+        len(assessment), bool
+    )
+
+
+def read_rate(a: Assessment) -> Rate:
+    """Crystals that exist at all."""
+    return Rate(sum(status not in ("missing", "unreadable") for status in a.strings("status")), len(a))
+
+
+def structure_validity(a: Assessment) -> Rate:
+    """Structures without atoms closer than 0.5 Å, with a volume."""
+    return rate(a, "structure_valid")
+
+
+def composition_validity(a: Assessment) -> Rate:
+    """Compositions that oxidation states explain, or metals."""
+    return rate(a, "composition_valid")
+
+
+def validity(a: Assessment) -> Rate:
+    """Both kinds of validity."""
+    return rate(a, "structure_valid", "composition_valid")
+
+
+def convergence(a: Assessment) -> Rate:
+    """Relaxations that converged."""
+    return rate(a, "converged")
+
+
+def uniqueness(a: Assessment) -> Rate:
+    """First of their kind in the set."""
+    return rate(a, "unique")
+
+
+def novelty(a: Assessment) -> Rate:
+    """Not among the reference's crystals."""
+    return rate(a, "novel")
+
+
+def unique_novelty(a: Assessment) -> Rate:
+    """Unique and novel."""
+    return rate(a, "unique", "novel")
+
+
+def new_formula_rate(a: Assessment) -> Rate:
+    """Unique, and of a formula that the reference does not know in any structure."""
+    new = a.flags("unique") & a.flags("novel") & ~a.flags("known_formula")
+    return Rate(int(new.sum()), len(a))
+
+
+def metastable_rate(a: Assessment) -> Rate:
+    """At most 0.1 eV/atom above the hull, as judged (MatterGen's "stable")."""
+    return rate(a, "metastable")
+
+
+def stable_rate(a: Assessment) -> Rate:
+    """On the hull or below, as judged."""
+    return rate(a, "stable")
+
+
+def sun_rate(a: Assessment) -> Rate:
+    """Metastable, unique and novel, as judged (MatterGen's S.U.N.)."""
+    return rate(a, "metastable", "unique", "novel")
+
+
+def strict_sun_rate(a: Assessment) -> Rate:
+    """On the hull or below, unique and novel, as judged."""
+    return rate(a, "stable", "unique", "novel")
+
+
+def calibrated_metastable_rate(a: Assessment) -> Rate:
+    """At most 0.1 eV/atom above the hull, as DFT is expected to find."""
+    return expected_rate(a, "probability_metastable")
+
+
+def calibrated_stable_rate(a: Assessment) -> Rate:
+    """On the hull or below, as DFT is expected to find."""
+    return expected_rate(a, "probability_stable")
+
+
+def calibrated_sun_rate(a: Assessment) -> Rate:
+    """Metastable, unique and novel, as DFT is expected to find."""
+    return expected_rate(a, "probability_metastable", "unique", "novel")
+
+
+def calibrated_strict_sun_rate(a: Assessment) -> Rate:
+    """On the hull or below, unique and novel, as DFT is expected to find."""
+    return expected_rate(a, "probability_stable", "unique", "novel")
+
+
+def match_rate(a: Assessment) -> Rate:
+    """Crystals that are still the same structure after relaxation."""
+    return rate(a, "matches_relaxed")
+
+
+def p1_rate(a: Assessment) -> Rate:
+    """Relaxed crystals without any symmetry."""
+    return Rate(int((a.values("space_group_number") == 1).sum()), len(a))
+
+
+def rmsd(a: Assessment) -> Average:
+    """Displacement of the atoms on relaxation, upper bound where nothing matches."""
+    return Average.of(a.values("rmsd"), "Å")
+
+
+def energy_above_hull(a: Assessment) -> Average:
+    """Distance to the hull, as judged."""
+    return Average.of(a.values("energy_above_hull"), "eV/atom")
+
+
+def calibrated_energy_above_hull(a: Assessment) -> Average:
+    """Distance to the hull, as DFT is expected to find."""
+    return Average.of(a.values("energy_above_hull_calibrated"), "eV/atom")
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("read", "read", "crystals that exist: made, or read from a file", read_rate),
+    Metric("structure_validity", "structure valid", "no distance under 0.5 Å, at least 0.1 Å³", structure_validity),
+    Metric("composition_validity", "composition valid", "SMACT: charge neutral, or all metal", composition_validity),
+    Metric("validity", "both valid", "structure and composition", validity),
+    Metric("convergence", "relaxed", "relaxation converged", convergence),
+    Metric("match", "match relaxed form", "same structure before and after relaxation", match_rate),
+    Metric("uniqueness", "unique", "first of its kind in the set", uniqueness),
+    Metric("novelty", "novel", "not in the reference", novelty),
+    Metric("unique_novelty", "unique, novel", "both", unique_novelty),
+    Metric("new_formula", "unique, of a new formula", "no known material has this formula", new_formula_rate),
+    Metric("metastable", "metastable (as judged)", "at most 0.1 eV/atom above the hull", metastable_rate),
+    Metric(
+        "metastable_calibrated", "metastable (calibrated)", "the same, expected from DFT", calibrated_metastable_rate
+    ),
+    Metric("stable", "stable (as judged)", "at most 0 eV/atom above the hull", stable_rate),
+    Metric("stable_calibrated", "stable (calibrated)", "the same, expected from DFT", calibrated_stable_rate),
+    Metric("sun", "metastable, unique, novel (as judged)", "S.U.N. at 0.1 eV/atom", sun_rate),
+    Metric(
+        "sun_calibrated", "metastable, unique, novel (calibrated)", "the same, expected from DFT", calibrated_sun_rate
+    ),
+    Metric("strict_sun", "stable, unique, novel (as judged)", "S.U.N. at 0 eV/atom", strict_sun_rate),
+    Metric(
+        "strict_sun_calibrated",
+        "stable, unique, novel (calibrated)",
+        "the same, expected from DFT",
+        calibrated_strict_sun_rate,
+    ),
+    Metric("p1", "space group P1", "no symmetry after relaxation", p1_rate),
+    Metric("rmsd", "RMSD to relaxed", "mean displacement on relaxation", rmsd),
+    Metric(
+        "energy_above_hull", "energy above hull (as judged)", "mean over crystals with an energy", energy_above_hull
+    ),
+    Metric(
+        "energy_above_hull_calibrated",
+        "energy above hull (calibrated)",
+        "the same, expected from DFT",
+        calibrated_energy_above_hull,
+    ),
+)
+"""Every metric, in the order of the tables."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the funnel: how many crystals are left after a test."""
+
+    label: str
+    count: int
+    meaning: str
+
+
+def funnel(assessment: Assessment) -> list[Stage]:
+    """From all crystals asked for to those worth making; each test is applied to what passed the one before.
+
+    The count of the metastable stage is that of ``sun_rate``, the last one that of ``strict_sun_rate``.
+    """
+    left = np.ones(len(assessment), bool)
+    exists = np.array([s not in ("missing", "unreadable") for s in assessment.strings("status")], bool)
+    tests = [
+        ("asked for", left, "all crystals requested"),
+        ("read", exists, "made by the generator, or read from a file"),
+        ("relaxed", ~np.isnan(assessment.values("energy")), "has a relaxed structure and an energy"),
+        ("unique", assessment.flags("unique"), "first of its kind in the set"),
+    ]
+    if assessment.metadata.get("n_known_structures", 0):
+        tests.append(("novel", assessment.flags("novel"), "not in the reference"))
+    tests.append(("metastable", assessment.flags("metastable"), "at most 0.1 eV/atom above the hull, as judged"))
+    tests.append(("on the hull", assessment.flags("stable"), "at most 0 eV/atom above the hull, as judged"))
+    stages = []
+    for label, passed, meaning in tests:
+        left = left & passed
+        stages.append(Stage(label, int(left.sum()), meaning))
+    return stages
+
+
+def measure(assessment: Assessment) -> list[Measured]:
+    """All metrics that the assessment has facts for: calibrated ones only with a calibrated judge."""
+    calibrated = bool(assessment.metadata.get("calibration"))
+    known = assessment.metadata.get("n_known_structures", 0) > 0
+    needs_known = {
+        "novelty",
+        "unique_novelty",
+        "new_formula",
+        "sun",
+        "sun_calibrated",
+        "strict_sun",
+        "strict_sun_calibrated",
+    }
+    return [
+        Measured(metric, metric.compute(assessment))
+        for metric in METRICS
+        if (calibrated or not metric.name.endswith("_calibrated")) and (known or metric.name not in needs_known)
+    ]
+
+
+def judge_sentence(metadata: Mapping[str, Any]) -> str:
+    """The judge's own error, to be printed beside every stable rate."""
+    judge = f"Judge: {metadata.get('judge') or 'energies as given'} against the hull {metadata.get('reference', '?')}"
+    residual = metadata["residual"]
+    if residual["mae"] is None:
+        parts = [f"{judge}; its error on known crystals has not been measured."]
+    else:
+        parts = [
+            f"{judge}; on {residual['n']:,} known crystals its formation energies are off by "
+            f"{1000 * residual['mae']:.0f} meV/atom on average, and by less than {1000 * residual['p90']:.0f} meV/atom "
+            "in 90 % of cases."
+        ]
+    calibration = metadata.get("calibration")
+    if calibration:
+        parts.append(_calibration_sentence(calibration))
+    else:
+        parts.append("This judge is not calibrated against DFT on generated crystals: stable rates are as judged only.")
+    return " ".join(parts)
+
+
+def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
+    if calibration["mean_absolute_error"] is None:
+        return "Its error against DFT on generated crystals has not been recorded."
+    bias = 1000 * calibration["bias"]
+    sentence = (
+        f"Against DFT on {calibration['n']:,} generated crystals its distances to the hull "
+        f"are {abs(bias):.0f} meV/atom too {'low' if bias > 0 else 'high'} (median), off by "
+        f"{1000 * calibration['mean_absolute_error']:.0f} meV/atom on average as judged and by "
+        f"{1000 * calibration['calibrated_mean_absolute_error']:.0f} meV/atom once calibrated"
+    )
+    if calibration["precision_metastable"] is not None:
+        sentence += f"; of what it calls metastable there, {100 * calibration['precision_metastable']:.0f} % is so"
+    return sentence + "."
+
+
+def as_json(measured: Sequence[Measured], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics and judge as plain JSON values."""
+    return {
+        "metrics": {m.metric.name: {"meaning": m.metric.meaning, **m.value.as_dict()} for m in measured},
+        "judge": dict(metadata),
+    }
+
+
+def as_markdown(sets: Mapping[str, Sequence[Measured]]) -> str:
+    """A Markdown table: a row for every metric, a column for every set; rates with 95 % Wilson intervals."""
+    names = list(sets)
+    values = {name: {m.metric.name: m.value for m in measured} for name, measured in sets.items()}
+    metrics = [metric for metric in METRICS if any(metric.name in column for column in values.values())]
+    lines = [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    requested = [next((str(v.total) for v in column.values() if isinstance(v, Rate)), "") for column in values.values()]
+    lines.append(f"| requested | {' | '.join(requested)} |")
+    for metric in metrics:
+        cells = [str(column[metric.name]) if metric.name in column else "" for column in values.values()]
+        lines.append(f"| {metric.label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value

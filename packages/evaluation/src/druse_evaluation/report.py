@@ -1,0 +1,314 @@
+"""One self-contained web page about an assessment: funnel, distributions, metrics, best crystals in 3D, all rows."""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from druse_crystal.cif import cif_text
+from druse_crystal.files import write_text
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from druse_evaluation.metrics import (
+    Average,
+    Measured,
+    Rate,
+    calibrated_sun_rate,
+    convergence,
+    judge_sentence,
+    match_rate,
+    measure,
+    metastable_rate,
+    p1_rate,
+    rmsd,
+    sun_rate,
+    validity,
+)
+from druse_evaluation.table import COLUMNS, Assessment
+from druse_evaluation.viewer import scene
+
+N_BEST = 9
+"""Crystals drawn; a browser keeps at most sixteen three-dimensional pictures alive."""
+
+_PLAIN = [name for name in COLUMNS if name not in ("initial", "relaxed")]
+_SHOWN: tuple[tuple[str, str, int | None], ...] = (
+    ("source", "source", None),
+    ("formula", "formula", None),
+    ("space_group_symbol", "space group", None),
+    ("num_atoms", "atoms", 0),
+    ("energy_above_hull", "above hull, eV/atom", 3),
+    ("energy_above_hull_calibrated", "calibrated", 3),
+    ("probability_metastable", "P(≤ 0.1)", 2),
+    ("rmsd", "RMSD, Å", 3),
+    ("unique", "unique", None),
+    ("novel", "novel", None),
+    ("match_id", "same as", None),
+    ("status", "status", None),
+    ("message", "message", None),
+)
+
+
+def write_report(
+    path: str | os.PathLike,
+    assessment: Assessment,
+    *,
+    title: str = "Crystals and what they are worth",
+    manifest: Mapping[str, Any] | None = None,
+    n_best: int = N_BEST,
+) -> None:
+    """Write ``report.html``, complete or not at all.
+
+    Args:
+        path: the file.
+        assessment: the facts.
+        title: heading of the page.
+        manifest: how the crystals and the facts were made; shown at the end.
+        n_best: how many crystals are drawn.
+
+    Raises:
+        ValueError: if the folder cannot be written to.
+    """
+    write_text(path, render_report(assessment, title=title, manifest=manifest, n_best=n_best))
+
+
+def render_report(
+    assessment: Assessment,
+    *,
+    title: str = "Crystals and what they are worth",
+    manifest: Mapping[str, Any] | None = None,
+    n_best: int = N_BEST,
+) -> str:
+    """The page as text; see ``write_report``."""
+    from plotly.offline import get_plotlyjs
+
+    from druse_evaluation import figures
+
+    measured = measure(assessment)
+    crystals = [_crystal_card(assessment, row) for row in assessment.ranking()[:n_best]]
+    pictures = {
+        "funnel": figures.funnel_figure(assessment),
+        "hull": figures.hull_figure(assessment),
+        "cumulative": figures.cumulative_figure(assessment),
+        "elements": figures.element_figure(assessment),
+        "space_groups": figures.space_group_figure(assessment),
+        "rmsd": figures.rmsd_figure(assessment),
+        "sizes": figures.size_figure(assessment),
+    }
+    data = {
+        "figures": {name: json.loads(figure.to_json()) for name, figure in pictures.items()},
+        "crystals": [{key: card[key] for key in ("name", "scene", "cif")} for card in crystals],
+        "table": _table(assessment),
+    }
+    folder = files("druse_evaluation") / "templates"
+    environment = Environment(
+        loader=PackageLoader("druse_evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        subtitle=_subtitle(assessment),
+        tiles=_tiles(assessment, measured),
+        hull_hint=_hull_hint(assessment),
+        gallery_hint=_gallery_hint(assessment, len(crystals)),
+        symmetry_hint=f"Relaxed crystals, tolerance 0.1 Å; {p1_rate(assessment)} without any symmetry (P1).",
+        rmsd_hint=f"Still the same structure: {match_rate(assessment)}.",
+        status_hint=_status_hint(assessment),
+        crystals=crystals,
+        metrics=[_metric_row(m) for m in measured],
+        judge=_judge_facts(assessment.metadata),
+        judge_sentence=judge_sentence(assessment.metadata),
+        provenance=json.dumps(dict(manifest or {}) | {"judge": dict(assessment.metadata)}, indent=2, default=str),
+        css=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        page_data=_embedded(data),
+        plotly_js=Markup(get_plotlyjs()),
+        page_js=Markup((folder / "report.js").read_text(encoding="utf-8")),
+    )
+
+
+def _embedded(data: Any) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _subtitle(assessment: Assessment) -> str:
+    metadata = assessment.metadata
+    known = metadata.get("n_known_structures", 0)
+    return (
+        f"{len(assessment):,} crystals asked for, judged by {metadata.get('judge') or 'the energies given'} against "
+        f"the reference {metadata.get('reference', '?')} with {known:,} known structures."
+    )
+
+
+def _tiles(assessment: Assessment, measured: list[Measured]) -> list[dict[str, str]]:
+    available = {m.metric.name for m in measured}
+    tiles = []
+    if "sun" in available:
+        tiles.append(_rate_tile("metastable, unique, novel — as judged", sun_rate(assessment)))
+    else:
+        tiles.append(_rate_tile("metastable — as judged", metastable_rate(assessment)))
+    if "sun_calibrated" in available:
+        tiles.append(_rate_tile("the same, calibrated against DFT", calibrated_sun_rate(assessment)))
+    tiles.append(_rate_tile("structure and composition valid", validity(assessment)))
+    tiles.append(_rate_tile("relaxation converged", convergence(assessment)))
+    moved = rmsd(assessment)
+    tiles.append(
+        {
+            "label": "RMSD to the relaxed crystal",
+            "value": f"{moved.mean:.2f}" if moved.n else "–",
+            "of": "Å",
+            "note": f"median {moved.median:.2f} Å, {moved.n} crystals" if moved.n else "no crystal relaxed",
+        }
+    )
+    return tiles
+
+
+def _rate_tile(label: str, value: Rate) -> dict[str, str]:
+    low, high = value.interval
+    return {
+        "label": label,
+        "value": f"{100 * value.value:.0f} %" if value.total else "–",
+        "of": f"{_count(value)} of {value.total:,}",
+        "note": f"95 % interval {100 * low:.0f} to {100 * high:.0f} %",
+    }
+
+
+def _count(value: Rate) -> str:
+    return f"{value.count:,}" if float(value.count).is_integer() else f"{value.count:,.1f}"
+
+
+def _hull_hint(assessment: Assessment) -> str:
+    above = assessment.values("energy_above_hull")
+    above = above[~np.isnan(above)]
+    if not len(above):
+        return "No crystal could be put on the hull."
+    return (
+        f"{len(above):,} crystals with an energy; median {np.median(above):.3f} eV/atom. The outermost bars hold what "
+        "lies beyond."
+    )
+
+
+def _gallery_hint(assessment: Assessment, n: int) -> str:
+    new = assessment.flags("unique") & assessment.flags("novel") & ~np.isnan(assessment.values("energy_above_hull"))
+    if new.sum() >= n:
+        return f"The {n} unique, novel crystals that lie lowest, relaxed, as conventional cells."
+    return (
+        f"The {int(new.sum())} unique, novel crystals and, after them, the others that lie lowest; relaxed, as "
+        "conventional cells."
+    )
+
+
+def _status_hint(assessment: Assessment) -> str:
+    counts = Counter(assessment.strings("status")).most_common()
+    return "Status: " + ", ".join(f"{n:,} {str(status).replace('_', ' ')}" for status, n in counts) + "."
+
+
+def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
+    facts = {name: assessment.table[name][row].as_py() for name in _PLAIN}
+    relaxed = assessment.relaxed(row)
+    if relaxed is None:
+        raise ValueError(f"crystal {row} has no relaxed structure to draw")
+    drawn = scene(relaxed)
+    shown = [("above hull, as judged", f"{facts['energy_above_hull']:+.3f} eV/atom")]
+    if facts["energy_above_hull_calibrated"] is not None:
+        shown.append(("expected from DFT", f"{facts['energy_above_hull_calibrated']:+.3f} eV/atom"))
+        shown.append(("chance of ≤ 0.1 eV/atom", f"{100 * facts['probability_metastable']:.0f} %"))
+    shown.append(("RMSD on relaxation", f"{facts['rmsd']:.3f} Å"))
+    shown.append(("volume", f"{facts['volume_per_atom']:.1f} Å³/atom, {facts['num_atoms']} atoms"))
+    chips = []
+    if facts["novel"] is not None:
+        chips.append(("novel", "good") if facts["novel"] else (f"known: {facts['match_id']}", "warn"))
+    if facts["unique"] is False:
+        chips.append(("repeated", "warn"))
+    if not facts["converged"]:
+        chips.append(((facts["relaxation_status"] or "not relaxed").replace("_", " "), "bad"))
+    return {
+        "name": f"{facts['formula']}-{row:04d}",
+        "formula": facts["formula"],
+        "formula_html": _formula_html(facts["formula"]),
+        "space_group": facts["space_group_symbol"],
+        "space_group_html": Markup("<i>{}</i> · {}").format(facts["space_group_symbol"], facts["space_group_number"]),
+        "facts": shown,
+        "colors": [(symbol, element["color"]) for symbol, element in drawn["elements"].items()],
+        "chips": chips,
+        "scene": drawn,
+        "cif": cif_text(relaxed),
+    }
+
+
+def _formula_html(formula: str) -> Markup:
+    """Subscripts for the numbers of a formula."""
+    parts, digits = [], ""
+    for character in formula + " ":
+        if character.isdigit() or character == ".":
+            digits += character
+            continue
+        if digits:
+            parts.append(Markup("<sub>{}</sub>").format(digits))
+            digits = ""
+        parts.append(Markup("{}").format(character))
+    return Markup("").join(parts).strip()
+
+
+def _metric_row(measured: Measured) -> dict[str, Any]:
+    value, metric = measured.value, measured.metric
+    row = {"label": metric.label, "meaning": metric.meaning}
+    if isinstance(value, Average):
+        known = value.n > 0
+        low, high = value.interval
+        return row | {
+            "count": f"{value.n:,}",
+            "value": f"{value.mean:.3f} {value.unit} (median {value.median:.3f})" if known else "–",
+            "interval": f"{low:.3f} to {high:.3f}" if value.n > 1 else "–",
+            "share": None,
+        }
+    low, high = value.interval
+    return row | {
+        "count": f"{_count(value)} / {value.total:,}",
+        "value": f"{100 * value.value:.1f} %" if value.total else "–",
+        "interval": f"{100 * low:.1f} to {100 * high:.1f} %",
+        "share": round(100 * value.value, 2) if value.total else 0,
+        "low": round(100 * low, 2),
+        "width": round(100 * (high - low), 2),
+    }
+
+
+def _judge_facts(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [
+        ("judge", str(metadata.get("judge") or "energies as given")),
+        ("reference", str(metadata.get("reference", "?"))),
+    ]
+    residual = metadata["residual"]
+    if residual["mae"] is not None:
+        facts.append(("mean error, known crystals", f"{1000 * residual['mae']:.0f} meV/atom"))
+        facts.append(("90 % of errors within", f"{1000 * residual['p90']:.0f} meV/atom"))
+    calibration = metadata.get("calibration") or {}
+    for name, key in (("median shift against DFT", "bias"), ("mean error against DFT", "mean_absolute_error")):
+        if calibration.get(key) is not None:
+            facts.append((name, f"{1000 * calibration[key]:.0f} meV/atom"))
+    for name, key in (
+        ("right when it says metastable", "precision_metastable"),
+        ("metastable ones found", "recall_metastable"),
+    ):
+        if calibration.get(key) is not None:
+            facts.append((name, f"{100 * calibration[key]:.0f} %"))
+    return facts
+
+
+def _table(assessment: Assessment) -> dict[str, Any]:
+    columns = [assessment.table[name].to_pylist() for name in _PLAIN]
+    rows = [[_short(value) for value in row] for row in zip(*columns, strict=True)]
+    shown = [
+        {"name": name, "label": label, "digits": digits, "meaning": COLUMNS[name][1]}
+        for name, label, digits in _SHOWN
+        if any(value is not None and value != "" for value in columns[_PLAIN.index(name)])
+    ]
+    return {"columns": _PLAIN, "rows": rows, "shown": shown}
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.7g}") if isinstance(value, float) and math.isfinite(value) else value

@@ -1,0 +1,187 @@
+"""The table of facts: one row for every crystal that was asked for, in Parquet with its provenance."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from druse_crystal.crystal import Crystal
+from druse_crystal.files import replacing
+from jaxtyping import Bool, Float64
+
+_STRUCTURE = pa.struct(
+    [
+        pa.field("lattice", pa.list_(pa.float64())),
+        pa.field("frac_coords", pa.list_(pa.float64())),
+        pa.field("atomic_numbers", pa.list_(pa.int16())),
+    ]
+)
+
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "source": (pa.string(), "file and member, or position, that the crystal comes from"),
+    "status": (
+        pa.string(),
+        "judged, or where the crystal dropped out: missing, unreadable, overlap, exploded, failed, no_reference; "
+        "not_converged crystals are judged with the energy they had reached, unrelaxed ones as they are",
+    ),
+    "message": (pa.string(), "why, in one sentence"),
+    "formula": (pa.string(), "reduced formula"),
+    "chemical_system": (pa.string(), "elements in alphabetical order"),
+    "num_elements": (pa.int32(), "number of different elements"),
+    "num_atoms": (pa.int32(), "atoms in the cell as given"),
+    "space_group_number": (pa.int32(), "of the relaxed crystal, symprec 0.1 Å"),
+    "space_group_symbol": (pa.string(), "of the relaxed crystal, symprec 0.1 Å"),
+    "crystal_system": (pa.string(), "of the relaxed crystal, symprec 0.1 Å"),
+    "initial_space_group_number": (pa.int32(), "of the crystal as given, symprec 0.1 Å"),
+    "initial_space_group_symbol": (pa.string(), "of the crystal as given, symprec 0.1 Å"),
+    "volume": (pa.float64(), "Å³, relaxed cell"),
+    "volume_per_atom": (pa.float64(), "Å³ per atom, relaxed cell"),
+    "initial_volume": (pa.float64(), "Å³, cell as given"),
+    "min_distance": (pa.float64(), "Å, shortest distance in the crystal as given, own images included"),
+    "structure_valid": (pa.bool_(), "no distance under 0.5 Å, at least 0.1 Å³"),
+    "composition_valid": (pa.bool_(), "charge neutral by SMACT's oxidation states, or all metal"),
+    "relaxation_status": (pa.string(), "how the relaxation ended"),
+    "converged": (pa.bool_(), "forces and stress under the bound"),
+    "n_steps": (pa.int32(), "steps of the relaxation"),
+    "max_force": (pa.float64(), "eV/Å, largest force left"),
+    "initial_energy": (pa.float64(), "eV per cell, as given"),
+    "energy": (pa.float64(), "eV per cell, relaxed"),
+    "energy_per_atom": (pa.float64(), "eV/atom, relaxed"),
+    "relaxation_energy_per_atom": (pa.float64(), "eV/atom, relaxed minus as given"),
+    "formation_energy_per_atom": (pa.float64(), "eV/atom on the scale of the reference's hull"),
+    "energy_above_hull": (pa.float64(), "eV/atom as judged; negative below the hull"),
+    "energy_above_hull_calibrated": (pa.float64(), "eV/atom, expected from DFT for such a judgement"),
+    "probability_metastable": (pa.float64(), "chance that DFT finds at most 0.1 eV/atom"),
+    "probability_stable": (pa.float64(), "chance that DFT finds at most 0 eV/atom"),
+    "metastable": (pa.bool_(), "at most 0.1 eV/atom above the hull, as judged"),
+    "stable": (pa.bool_(), "on the hull or below it, as judged"),
+    "rmsd": (pa.float64(), "Å, atoms of the crystal as given to the relaxed one; upper bound if nothing matches"),
+    "rmsd_matched": (pa.bool_(), "whether the atoms could be mapped for the rmsd"),
+    "matches_relaxed": (pa.bool_(), "the crystal as given and the relaxed one are the same structure"),
+    "unique": (pa.bool_(), "first crystal of its kind in this set"),
+    "duplicate_of": (pa.string(), "source of that first one, for the others"),
+    "known_formula": (
+        pa.bool_(),
+        "the reference knows a material of this reduced formula, perhaps without its structure",
+    ),
+    "known_chemical_system": (pa.bool_(), "the reference has a crystal of exactly these elements"),
+    "novel": (pa.bool_(), "no crystal of the reference is the same structure"),
+    "match_id": (pa.string(), "the reference's crystal that is the same structure"),
+    "sun_metastable": (pa.bool_(), "metastable, unique and novel"),
+    "sun_stable": (pa.bool_(), "stable, unique and novel"),
+    "initial": (_STRUCTURE, "the crystal as given: lattice rows in Å, fractional coordinates, atomic numbers"),
+    "relaxed": (_STRUCTURE, "the relaxed crystal"),
+}
+"""Name, type and meaning of every column, in order."""
+
+SCHEMA = pa.schema([pa.field(name, kind, metadata={"meaning": text}) for name, (kind, text) in COLUMNS.items()])
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """Facts about crystals: a row for every crystal that was asked for, also for those that never came to be.
+
+    Attributes:
+        table: columns as in ``COLUMNS``; null where a fact could not be established.
+        metadata: judge, reference, matcher and error of the judge, as plain JSON values.
+    """
+
+    table: pa.Table
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], *, metadata: Mapping[str, Any]) -> "Assessment":
+        """Make the table of dictionaries; a missing key is null, crystals are stored as arrays."""
+        rows = list(rows)
+        columns = []
+        for entry in SCHEMA:
+            values = [row.get(entry.name) for row in rows]
+            if entry.type == _STRUCTURE:
+                values = [None if crystal is None else _as_lists(crystal) for crystal in values]
+            elif pa.types.is_floating(entry.type):
+                values = [None if v is None or np.isnan(v) else float(v) for v in values]
+            elif pa.types.is_boolean(entry.type):
+                values = [None if v is None else bool(v) for v in values]
+            columns.append(pa.array(values, type=entry.type))
+        return cls(pa.table(columns, schema=SCHEMA), dict(metadata))
+
+    def flags(self, name: str) -> Bool[np.ndarray, " rows"]:
+        """A yes-or-no column; False where the fact could not be established."""
+        return self.table[name].fill_null(False).to_numpy().astype(bool)
+
+    def values(self, name: str) -> Float64[np.ndarray, " rows"]:
+        """A column of numbers; NaN where the fact could not be established."""
+        return np.array([np.nan if v is None else v for v in self.table[name].to_pylist()], dtype=np.float64)
+
+    def strings(self, name: str) -> list[str | None]:
+        """A column of text."""
+        return self.table[name].to_pylist()
+
+    def initial(self, row: int) -> Crystal | None:
+        """The crystal as given."""
+        return _as_crystal(self.table["initial"][row].as_py())
+
+    def relaxed(self, row: int) -> Crystal | None:
+        """The relaxed crystal."""
+        return _as_crystal(self.table["relaxed"][row].as_py())
+
+    def ranking(self) -> list[int]:
+        """Rows that have a hull distance, the best crystal first.
+
+        Unique and novel ones first, the converged ones of them first, then by distance to the hull.
+        """
+        above = self.values("energy_above_hull")
+        new = self.flags("unique") & self.flags("novel")
+        keys = zip(~new, ~self.flags("converged"), above, range(len(self)), strict=True)
+        return [row for *_, energy, row in sorted(keys) if not np.isnan(energy)]
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write Parquet (zstd), complete or not at all; the metadata goes into the file's schema.
+
+        Raises:
+            ValueError: if the folder cannot be written to.
+        """
+        table = self.table.replace_schema_metadata({"druse_assessment": json.dumps(dict(self.metadata))})
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Assessment":
+        """Read what ``write`` wrote.
+
+        Raises:
+            ValueError: if the file is no table of facts; the sentence names it.
+        """
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is not a readable Parquet file ({error})") from error
+        stored = (table.schema.metadata or {}).get(b"druse_assessment")
+        if stored is None or table.schema.names != SCHEMA.names:
+            raise ValueError(f"{path} is not a table of facts about crystals: make one with druse-evaluate evaluate")
+        return cls(table, json.loads(stored))
+
+
+def _as_lists(crystal: Crystal) -> dict[str, list]:
+    return {
+        "lattice": crystal.lattice.ravel().tolist(),
+        "frac_coords": crystal.frac_coords.ravel().tolist(),
+        "atomic_numbers": crystal.atomic_numbers.tolist(),
+    }
+
+
+def _as_crystal(stored: dict[str, list] | None) -> Crystal | None:
+    if stored is None:
+        return None
+    return Crystal(
+        lattice=np.reshape(stored["lattice"], (3, 3)),
+        frac_coords=np.reshape(stored["frac_coords"], (-1, 3)),
+        atomic_numbers=np.array(stored["atomic_numbers"]),
+    )

@@ -1,0 +1,94 @@
+"""Validity: could this arrangement of atoms, and this composition, be a crystal at all?"""
+
+import math
+from functools import cache
+
+import numpy as np
+from druse_crystal.crystal import Crystal
+
+from druse_evaluation.matching import FormulaKey, formula_key
+
+MIN_DISTANCE = 0.5
+"""Å; shortest distance between two atoms (or an atom and its own image) that counts as valid."""
+MIN_VOLUME = 0.1
+"""Å³; smallest valid cell."""
+
+
+def min_distance(crystal: Crystal) -> float:
+    """Shortest distance in Å between any two atoms, periodic images included, also an atom's own.
+
+    The cell is Minkowski-reduced first, so that the nearest image lies in a neighbouring cell, whatever its shape.
+    """
+    from ase.geometry import minkowski_reduce
+
+    try:
+        lattice, _ = minkowski_reduce(crystal.lattice)
+    except RuntimeError:  # no reduction within ASE's limit of iterations: the cell is numerically flat
+        lattice = crystal.lattice
+    frac = crystal.cart_coords @ np.linalg.inv(lattice)
+    difference = frac[:, None, :] - frac[None, :, :]
+    difference = (difference - np.round(difference)) @ lattice
+    shortest = np.inf
+    for shift in np.ndindex(3, 3, 3):
+        image = difference + (np.array(shift) - 1) @ lattice
+        squared = np.einsum("ijk,ijk->ij", image, image)
+        if shift == (1, 1, 1):
+            np.fill_diagonal(squared, np.inf)
+        shortest = min(shortest, float(squared.min()))
+    return math.sqrt(shortest)
+
+
+def structure_valid(crystal: Crystal) -> bool:
+    """No two atoms closer than 0.5 Å (own images included) and a cell of at least 0.1 Å³.
+
+    The published evaluation looks only at pairs of different atoms, so that a cell axis of 0.45 Å passes there.
+    """
+    return crystal.volume >= MIN_VOLUME and min_distance(crystal) >= MIN_DISTANCE
+
+
+def composition_valid(crystal: Crystal) -> bool:
+    """Whether oxidation states can explain the composition, by the rules of SMACT as MatterGen uses them.
+
+    True for a single element and for an all-metal composition; otherwise there must be one oxidation state for each
+    element such that the charges add up to zero and every cation is less electronegative than every anion (Pauling's
+    rule). The states are SMACT's (ICSD 2024). An element without known states makes the composition invalid.
+    """
+    return _formula_valid(formula_key(crystal))
+
+
+@cache
+def _formula_valid(key: FormulaKey) -> bool:
+    from pymatgen.core import Element
+    from smact import metals
+
+    symbols = [Element.from_Z(z).symbol for z, _ in key]
+    if len(symbols) == 1 or all(symbol in metals for symbol in symbols):
+        return True
+    elements = [_oxidation_states(symbol) for symbol in symbols]
+    if not all(states for states, _ in elements):
+        return False
+    # Pauling's rule for a whole crystal: some electronegativity separates the cations (below) from the anions (at or
+    # above it). For each such border the reachable total charges are a small set, however many states there are.
+    for border in sorted({electronegativity for _, electronegativity in elements}):
+        charges = {0}
+        for (states, electronegativity), (_, count) in zip(elements, key, strict=True):
+            allowed = [q for q in states if q == 0 or (q < 0) == (electronegativity >= border)]
+            charges = {total + count * q for total in charges for q in allowed}
+        if 0 in charges:
+            return True
+    return False
+
+
+@cache
+def _oxidation_states(symbol: str) -> tuple[tuple[int, ...], float]:
+    """Oxidation states and electronegativity; no states for an element that SMACT does not know."""
+    from smact import Element
+
+    try:
+        element = Element(symbol)
+    except KeyError:
+        return (), math.nan
+    electronegativity = element.pauling_eneg
+    if electronegativity is None:
+        return (), math.nan
+    return tuple(element.oxidation_states or ()), float(electronegativity)

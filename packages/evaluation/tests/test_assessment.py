@@ -1,0 +1,217 @@
+import math
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from druse_crystal.io import ReadResult
+from druse_evaluation.assessment import assess
+from druse_evaluation.matching import OrderedMatcher
+from druse_evaluation.metrics import calibrated_sun_rate, funnel, sun_rate
+from druse_evaluation.novelty import KnownStructures
+from druse_evaluation.table import COLUMNS, Assessment
+from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
+
+POTASSIUM_BROMIDE = salt(6.6, anion=35, cation=19)
+UNKNOWN_ELEMENT = salt(5.0, anion=9, cation=3)
+CANDIDATES = [
+    salt(5.5),  # known
+    simple_cubic_salt(3.4),  # a new polymorph
+    simple_cubic_salt(3.6),  # the same again
+    POTASSIUM_BROMIDE,  # new, stops early
+    UNKNOWN_ELEMENT,
+    salt(5.5).replace(frac_coords=np.array([[0, 0, 0], [0.02, 0, 0]])),
+    ReadResult(source="broken.cif", crystal=None, error="broken.cif is empty: remove it"),
+    None,
+    ReadResult(source="far.cif", crystal=salt(5.6, shift=0.1), info={}),
+]
+RESULTS = [
+    relaxed(salt(5.64), -2.0),
+    relaxed(simple_cubic_salt(3.5), -1.95),
+    relaxed(simple_cubic_salt(3.5), -1.95),
+    relaxed(POTASSIUM_BROMIDE, -1.95, status="not_converged", message="forces of 0.3 eV/Å are left after 500 steps"),
+    relaxed(UNKNOWN_ELEMENT, -1.0),
+    lost("overlap", "two atoms are 0.08 Å apart"),
+    relaxed(salt(5.64), -1.5),
+]
+
+
+@pytest.fixture
+def reference():
+    return small_reference()
+
+
+@pytest.fixture
+def assessment(reference) -> Assessment:
+    return assess(CANDIDATES, reference=reference, relaxer=AnsweringRelaxer(RESULTS))
+
+
+def test_every_crystal_keeps_its_row(assessment):
+    assert len(assessment) == len(CANDIDATES)
+    assert assessment.strings("status") == [
+        "judged",
+        "judged",
+        "judged",
+        "not_converged",
+        "no_reference",
+        "overlap",
+        "unreadable",
+        "missing",
+        "judged",
+    ]
+    messages = assessment.strings("message")
+    assert messages[3] == "forces of 0.3 eV/Å are left after 500 steps"
+    assert "F, Li" in messages[4] or "Li, F" in messages[4]
+    assert messages[5] == "two atoms are 0.08 Å apart"
+    assert messages[6] == "broken.cif is empty: remove it"
+    assert assessment.strings("source")[6:] == ["broken.cif", "7", "far.cif"]
+
+
+def test_energies(assessment):
+    above = assessment.values("energy_above_hull")
+    assert above[:4] == pytest.approx([0.0, 0.05, 0.05, -0.05])
+    assert np.isnan(above[4:8]).all()
+    assert above[8] == pytest.approx(0.5)
+    assert assessment.values("formation_energy_per_atom")[1] == pytest.approx(-1.95)
+    assert assessment.values("relaxation_energy_per_atom")[0] == pytest.approx(-0.2)
+    assert assessment.flags("metastable").tolist() == [True, True, True, True] + 5 * [False]
+
+
+def test_uniqueness_and_novelty(assessment):
+    assert assessment.flags("unique")[[0, 1, 3]].all()
+    assert not assessment.flags("unique")[2]
+    assert assessment.strings("duplicate_of")[2] == "1"
+    assert assessment.flags("novel").tolist() == [False, True, True, True, True, False, False, False, False]
+    assert assessment.strings("match_id")[0] == "rock salt"
+    assert assessment.flags("known_formula")[:4].tolist() == [True, True, True, False]
+    assert assessment.flags("sun_metastable").tolist() == [False, True, False, True] + 5 * [False]
+    assert sun_rate(assessment).count == 2
+    assert sun_rate(assessment).total == 9
+    assert [s.count for s in funnel(assessment)] == [9, 7, 6, 4, 3, 2, 1]
+
+
+def test_what_is_unknown_is_null_not_false(assessment):
+    for name in ("unique", "novel", "metastable", "stable", "sun_metastable"):
+        assert assessment.table[name].to_pylist()[5:8] == [None, None, None]
+    assert assessment.table["sun_metastable"][4].as_py() is None
+    assert assessment.table["energy_above_hull_calibrated"].null_count == 9
+
+
+def test_structure_facts(assessment):
+    assert assessment.values("space_group_number")[[0, 1]].tolist() == [225, 221]
+    assert assessment.strings("crystal_system")[0] == "cubic"
+    assert assessment.values("rmsd")[1] == pytest.approx(0.0, abs=1e-8)  # only the volume changed
+    assert assessment.flags("matches_relaxed")[:2].all()
+    assert assessment.flags("structure_valid").tolist() == [True] * 5 + [False] + [False] * 2 + [True]
+    assert assessment.strings("formula")[:4] == ["NaCl", "NaCl", "NaCl", "KBr"]
+    moved = 0.1 * np.linalg.norm(salt(5.6).lattice[0]) / 2  # half of it each, after superposition
+    assert assessment.values("rmsd")[8] == pytest.approx(moved * (5.62**3 / 5.6**3) ** (1 / 3), rel=0.02)
+
+
+def test_parquet_round_trip(assessment, tmp_path):
+    path = tmp_path / "crystals.parquet"
+    assessment.write(path)
+    again = Assessment.read(path)
+    assert again.table.equals(assessment.table)
+    assert again.metadata == assessment.metadata
+    assert again.metadata["residual"] == {"mae": 0.03, "median": 0.02, "p90": 0.07, "n": 100}
+    first = again.relaxed(0)
+    assert first is not None
+    np.testing.assert_array_equal(first.lattice, salt(5.64).lattice)
+    assert again.relaxed(5) is None
+    assert again.initial(6) is None
+    stored = pq.read_schema(path)
+    assert stored.names == list(COLUMNS)
+    assert stored.field("rmsd").metadata[b"meaning"].startswith("Å".encode())
+
+
+def test_reading_something_else_is_refused(tmp_path):
+    text = tmp_path / "x.parquet"
+    text.write_text("no")
+    with pytest.raises(ValueError, match="is not a readable Parquet file"):
+        Assessment.read(text)
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"a": [1]}), text)
+    with pytest.raises(ValueError, match="not a table of facts"):
+        Assessment.read(text)
+
+
+def test_ranking_puts_new_converged_crystals_first(assessment):
+    assert assessment.ranking() == [1, 3, 0, 2, 8]
+
+
+def test_finished_relaxations_and_prepared_reference(assessment, reference):
+    known = KnownStructures(reference.crystals, reference.ids, matcher=OrderedMatcher())
+    results = [*RESULTS[:6], None, None, RESULTS[6]]
+    again = assess(CANDIDATES, reference=reference, relaxations=results, judge="answers", known=known)
+    assert again.table.equals(assessment.table)
+    assert again.metadata == assessment.metadata
+
+
+def test_empty_reference_leaves_novelty_open(reference):
+    from dataclasses import replace
+
+    empty = replace(reference, crystals=[], ids=[])
+    found = assess([salt(5.5)], reference=empty, relaxer=AnsweringRelaxer(RESULTS))
+    assert found.table["novel"].to_pylist() == [None]
+    assert found.flags("unique").all()
+
+
+def test_neither_or_both_ways_to_relax_are_refused(reference):
+    with pytest.raises(ValueError, match="either a relaxer or finished relaxations"):
+        assess([None], reference=reference)
+    with pytest.raises(ValueError, match="either a relaxer or finished relaxations"):
+        assess([None], reference=reference, relaxer=AnsweringRelaxer([]), relaxations=[None])
+    with pytest.raises(ValueError, match="2 relaxations for 1 crystals"):
+        assess([None], reference=reference, relaxations=[None, None])
+
+
+def test_no_crystals_at_all(reference):
+    empty = assess([], reference=reference, relaxer=AnsweringRelaxer([]))
+    assert len(empty) == 0
+    assert empty.ranking() == []
+    assert math.isnan(sun_rate(empty).value)
+
+
+def test_progress_of_every_stage(reference):
+    seen: dict[str, list[tuple[int, int]]] = {}
+    assess(
+        CANDIDATES,
+        reference=reference,
+        relaxer=AnsweringRelaxer(RESULTS),
+        on_progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)),
+    )
+    assert seen["relaxation"] == [(i + 1, 7) for i in range(7)]
+    for stage in ("energies and symmetry", "uniqueness", "novelty"):
+        assert seen[stage][-1] == (9, 9)
+
+
+def test_calibrated_judges(reference):
+    """The straight line DFT = judged + 0.05, errors uniform within 0.1 eV/atom."""
+    from dataclasses import replace
+
+    from druse_energetics.calibration import Calibration, JudgeError
+
+    error = JudgeError(
+        n=60, bias=0.05, mae=0.06, spread=0.04, precision={"0.1": 0.4}, recall={"0.1": 0.8}, judged={}, dft={}
+    )
+    calibration = Calibration(
+        potential="answers",
+        against="generated",
+        intercept=0.05,
+        slope=1.0,
+        spread_intercept=0.1,
+        spread_slope=0.0,
+        quantiles=np.linspace(-1, 1, 101).tolist(),
+        floor=-1.0,
+        raw=error,
+        calibrated=error,
+        rates={},
+    )
+    found = assess(CANDIDATES, reference=replace(reference, calibration=calibration), relaxer=AnsweringRelaxer(RESULTS))
+    assert found.values("energy_above_hull_calibrated")[:4] == pytest.approx([0.05, 0.10, 0.10, 0.0])
+    assert found.values("probability_metastable")[:4] == pytest.approx([0.75, 0.5, 0.5, 1.0])
+    assert found.values("probability_stable")[:4] == pytest.approx([0.25, 0.0, 0.0, 0.5])
+    assert np.isnan(found.values("probability_stable")[4:8]).all()
+    assert calibrated_sun_rate(found).count == pytest.approx(0.5 + 1.0)
+    assert found.metadata["calibration"]["precision_metastable"] == 0.4

@@ -1,0 +1,165 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from druse_evaluation.metrics import (
+    Average,
+    Rate,
+    as_json,
+    as_markdown,
+    calibrated_sun_rate,
+    expected_rate,
+    funnel,
+    judge_sentence,
+    measure,
+    rate,
+    read_rate,
+    strict_sun_rate,
+    sun_rate,
+)
+from druse_evaluation.table import Assessment
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+METADATA = {
+    "judge": "test",
+    "reference": "test",
+    "n_known_structures": 3,
+    "residual": {"mae": 0.03, "median": 0.02, "p90": 0.07, "n": 100},
+    "calibration": {
+        "against": "generated",
+        "n": 50,
+        "bias": 0.09,
+        "mean_absolute_error": 0.12,
+        "calibrated_mean_absolute_error": 0.08,
+        "spread": 0.09,
+        "precision_metastable": 0.31,
+        "recall_metastable": 0.9,
+    },
+}
+
+
+@pytest.fixture
+def assessment():
+    def judged(above, unique, novel, p):
+        return {
+            "status": "judged",
+            "structure_valid": True,
+            "composition_valid": above < 0.2,
+            "converged": True,
+            "energy": -1.0,
+            "energy_above_hull": above,
+            "metastable": above <= 0.1,
+            "stable": above <= 0,
+            "unique": unique,
+            "novel": novel,
+            "probability_metastable": p,
+            "probability_stable": p / 2,
+            "rmsd": above + 0.1,
+            "space_group_number": 1 if above > 0.2 else 225,
+        }
+
+    rows = [
+        judged(-0.01, True, True, 0.9),
+        judged(0.05, True, True, 0.6),
+        judged(0.10, True, False, 0.5),
+        judged(0.02, False, True, 0.8),
+        judged(0.30, True, True, 0.1),
+        {"status": "exploded", "structure_valid": True, "composition_valid": True, "converged": False},
+        {"status": "unreadable", "message": "x.cif is empty"},
+        {"status": "missing"},
+    ]
+    return Assessment.from_rows(rows, metadata=METADATA)
+
+
+def test_counts_by_hand(assessment):
+    assert read_rate(assessment) == Rate(6, 8)
+    assert rate(assessment, "structure_valid") == Rate(6, 8)
+    assert rate(assessment, "structure_valid", "composition_valid") == Rate(5, 8)
+    assert rate(assessment, "metastable") == Rate(4, 8)
+    assert sun_rate(assessment) == Rate(2, 8)
+    assert strict_sun_rate(assessment) == Rate(1, 8)
+
+
+def test_calibrated_rates_are_sums_of_probabilities(assessment):
+    assert expected_rate(assessment, "probability_metastable").count == pytest.approx(0.9 + 0.6 + 0.5 + 0.8 + 0.1)
+    assert calibrated_sun_rate(assessment).count == pytest.approx(0.9 + 0.6 + 0.1)
+    assert calibrated_sun_rate(assessment).total == 8
+
+
+def test_funnel_ends_with_sun(assessment):
+    counts = {stage.label: stage.count for stage in funnel(assessment)}
+    assert counts == {
+        "asked for": 8,
+        "read": 6,
+        "relaxed": 5,
+        "unique": 4,
+        "novel": 3,
+        "metastable": 2,
+        "on the hull": 1,
+    }
+
+
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_equals_scipy(case):
+    count, total = case
+    expected = binomtest(count, total).proportion_ci(confidence_level=0.95, method="wilson")
+    assert Rate(count, total).interval == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_interval_by_hand():
+    # 8 of 10: (0.8 + 1.9208/10) / 1.38415 -+ 1.95996/1.38415 sqrt(0.016 + 0.0096037)
+    low, high = Rate(8, 10).interval
+    assert (low, high) == pytest.approx((0.490162, 0.943318), abs=1e-5)
+
+
+def test_the_judge_is_named_with_its_error():
+    assert judge_sentence(METADATA) == (
+        "Judge: test against the hull test; on 100 known crystals its formation energies are off by 30 meV/atom on "
+        "average, and by less than 70 meV/atom in 90 % of cases. Against DFT on 50 generated crystals its "
+        "distances to the hull are 90 meV/atom too low (median), off by 120 meV/atom on average as judged and by 80 "
+        "meV/atom once calibrated; of what it calls metastable there, 31 % is so."
+    )
+    unknown = {"residual": {"mae": None, "median": None, "p90": None, "n": 0}, "calibration": None}
+    assert "not been measured" in judge_sentence(METADATA | unknown)
+    assert "not calibrated" in judge_sentence(METADATA | unknown)
+
+
+def test_nothing_of_nothing():
+    assert math.isnan(Rate(0, 0).value)
+    assert Rate(0, 0).interval == (0.0, 1.0)
+    empty = Assessment.from_rows([], metadata=METADATA)
+    assert sun_rate(empty) == Rate(0, 0)
+    json.dumps(as_json(measure(empty), METADATA), allow_nan=False)
+
+
+def test_average_ignores_what_is_unknown(assessment):
+    values = np.array([0.09, 0.15, 0.2, 0.12, 0.4])
+    found = Average.of(assessment.values("rmsd"), "Å")
+    assert found.n == 5
+    assert found.mean == pytest.approx(values.mean())
+    assert found.median == pytest.approx(np.median(values))
+    assert found.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(5))
+
+
+def test_markdown_has_a_column_for_every_set(assessment):
+    text = as_markdown({"Druse": measure(assessment), "PyXtal": measure(assessment)})
+    assert text.startswith("| | Druse | PyXtal |\n")
+    assert "| metastable, unique, novel (as judged) | 25.0 % [7.1, 59.1] | 25.0 % [7.1, 59.1] |" in text
+    assert "| requested | 8 | 8 |" in text
+
+
+def test_uncalibrated_judges_and_empty_references_show_no_such_rates(assessment):
+    plain = Assessment(assessment.table, METADATA | {"calibration": None, "n_known_structures": 0})
+    names = {m.metric.name for m in measure(plain)}
+    assert "metastable" in names
+    assert not names & {"metastable_calibrated", "sun", "sun_calibrated", "novelty"}
+
+
+def test_json_round_trip(assessment):
+    stored = json.loads(json.dumps(as_json(measure(assessment), assessment.metadata), allow_nan=False))
+    assert stored["metrics"]["sun"]["count"] == 2
+    assert stored["metrics"]["sun"]["total"] == 8
+    assert stored["judge"]["residual"]["mae"] == 0.03

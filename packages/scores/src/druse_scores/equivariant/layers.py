@@ -1,0 +1,151 @@
+"""Layers of the pair network on a padded batch: B crystals, N atoms, features of atoms and of pairs.
+
+Atoms carry scalars ``(B, N, C)`` and, in e3nn's terms, ``V x 1o + V x 2e`` as ``(B, N, 3, V)`` and ``(B, N, 5, V)``;
+channels come last, so that an equivariant linear map (Schur's lemma) is one matrix for each degree.
+"""
+
+import torch
+from e3nn import o3
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from druse_scores.equivariant.geometry import PairGeometry
+
+
+def rms_norm(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s m V"]:
+    """Scale vectors or tensors to unit root mean square over their channels; keeps them equivariant."""
+    return x * (x.square().sum(-2, keepdim=True).mean(-1, keepdim=True) + 1e-4).rsqrt()
+
+
+class AdaptiveNorm(nn.Module):
+    """Layer norm whose scale and shift come from the crystal (time, size, lattice).
+
+    Peebles and Xie, arXiv:2212.09748, "adaLN".
+    """
+
+    def __init__(self, width: int, condition_width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.scale_shift = nn.Linear(condition_width, 2 * width)
+        nn.init.zeros_(self.scale_shift.weight)
+        nn.init.zeros_(self.scale_shift.bias)
+
+    def forward(self, h: Float[Tensor, "B N C"], condition: Float[Tensor, "B D"]) -> Float[Tensor, "B N C"]:
+        """Normalise and modulate."""
+        scale, shift = self.scale_shift(condition).unsqueeze(1).chunk(2, -1)
+        return self.norm(h) * (1 + scale) + shift
+
+
+class Coupling(nn.Module):
+    """Channel-wise tensor products ``1o x 1o -> 2e``, ``1o x 2e -> 1o``, ``2e x 2e -> 2e`` of two linear images."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.vector_in = nn.Linear(width, 2 * width, bias=False)
+        self.tensor_in = nn.Linear(width, 2 * width, bias=False)
+        self.vector_out = nn.Linear(width, width, bias=False)
+        self.tensor_out = nn.Linear(2 * width, width, bias=False)
+        for name, degrees in (("vv_t", (1, 1, 2)), ("vt_v", (1, 2, 1)), ("tt_t", (2, 2, 2))):
+            symbols = o3.wigner_3j(*degrees) * (2 * degrees[2] + 1) ** 0.5
+            self.register_buffer(name, symbols, persistent=False)
+
+    def forward(
+        self, v: Float[Tensor, "B N 3 V"], t: Float[Tensor, "B N 5 V"]
+    ) -> tuple[Float[Tensor, "B N 3 V"], Float[Tensor, "B N 5 V"]]:
+        """Products, mixed over channels."""
+        v1, v2 = self.vector_in(v).chunk(2, -1)
+        t1, t2 = self.tensor_in(t).chunk(2, -1)
+        vt = torch.einsum("bnxc,bnyc,xyz->bnzc", v1, t1, self.vt_v)
+        vv = torch.einsum("bnxc,bnyc,xyz->bnzc", v1, v2, self.vv_t)
+        tt = torch.einsum("bnxc,bnyc,xyz->bnzc", t1, t2, self.tt_t)
+        return self.vector_out(vt), self.tensor_out(torch.cat([vv, tt], -1))
+
+
+class Interaction(nn.Module):
+    """One round of messages over all pairs, then an update of every atom.
+
+    Args:
+        width: scalar channels C of an atom.
+        pair_width: channels of a pair.
+        vector_width: channels V of vectors and of tensors.
+        num_radial: radial channels R of the geometry.
+        condition_width: of the crystal's embedding.
+        update_pairs: whether pairs are updated too (not in the last layer).
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        pair_width: int,
+        vector_width: int,
+        num_radial: int,
+        condition_width: int,
+        update_pairs: bool,
+    ):
+        super().__init__()
+        self.num_radial, self.vector_width = num_radial, vector_width
+        self.norm = AdaptiveNorm(width, condition_width)
+        self.receiver = nn.Linear(width, width)
+        self.sender = nn.Linear(width, width, bias=False)
+        self.pair = nn.Linear(pair_width, width, bias=False)
+        self.message = nn.Linear(width, width)
+        gates = 2 * num_radial + 2 * vector_width
+        # without a bias, so that a pair without weight (padding) passes nothing on
+        self.gates = nn.Linear(width, gates + (pair_width if update_pairs else 0), bias=False)
+        self.update_pairs = update_pairs
+        self.vector_in = nn.Linear(num_radial + vector_width, vector_width, bias=False)
+        self.tensor_in = nn.Linear(num_radial + vector_width, vector_width, bias=False)
+        self.coupling = Coupling(vector_width)
+        self.norm_update = AdaptiveNorm(width, condition_width)
+        self.aggregate = nn.Linear(width, width)
+        self.update = nn.Sequential(
+            nn.Linear(width + 3 * vector_width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width + 2 * vector_width)
+        )
+        nn.init.zeros_(self.update[-1].weight)
+        nn.init.zeros_(self.update[-1].bias)
+
+    def forward(
+        self,
+        h: Float[Tensor, "B N C"],
+        v: Float[Tensor, "B N 3 V"],
+        t: Float[Tensor, "B N 5 V"],
+        pairs: Float[Tensor, "B N N P"],
+        geometry: PairGeometry,
+        condition: Float[Tensor, "B D"],
+        weight: Float[Tensor, "B 1 N 1"],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Update atoms and pairs; ``weight`` is zero for padded senders and scales the sum over senders."""
+        x = self.norm(h, condition)
+        m = silu(self.receiver(x)[:, :, None] + self.sender(x)[:, None] + self.pair(pairs))
+        m = silu(self.message(m)) * weight
+        gates = self.gates(m)
+        radial, vector = self.num_radial, self.vector_width
+        gate_v, gate_t, carry_v, carry_t, pair_update = gates.split(
+            [radial, radial, vector, vector, gates.shape[-1] - 2 * radial - 2 * vector], -1
+        )
+        v_new = torch.cat(
+            [(gate_v.unsqueeze(-2) * geometry.vector).sum(2), torch.einsum("bijc,bjxc->bixc", carry_v, v)], -1
+        )
+        t_new = torch.cat(
+            [(gate_t.unsqueeze(-2) * geometry.tensor).sum(2), torch.einsum("bijc,bjxc->bixc", carry_t, t)], -1
+        )
+        v = v + self.vector_in(v_new)
+        t = t + self.tensor_in(t_new)
+        v_unit, t_unit = rms_norm(v), rms_norm(t)
+        dv, dt = self.coupling(v_unit, t_unit)
+        h = h + self.aggregate(m.sum(2))
+        invariants = torch.cat(
+            [v_unit.square().sum(-2), t_unit.square().sum(-2), (v_unit * dv).sum(-2)], -1
+        )
+        x = self.norm_update(h, condition)
+        change, scale_v, scale_t = self.update(torch.cat([x, invariants], -1)).split(
+            [h.shape[-1], vector, vector], -1
+        )
+        h = h + change
+        v = v + dv + v_unit * scale_v.unsqueeze(-2)
+        t = t + dt + t_unit * scale_t.unsqueeze(-2)
+        if self.update_pairs:
+            pairs = pairs + pair_update
+        return h, v, t, pairs

@@ -1,0 +1,147 @@
+"""The pair network has the symmetries of a crystal, also where neighbours tie, and its geometry is exact."""
+
+import ase
+import ase.neighborlist
+import numpy as np
+import pytest
+import torch
+from druse_crystal import Crystal, CrystalBatch
+from druse_crystal.lattice import symmetric_form
+from druse_diffusion import CrystalProcess, RandomStreams, training_loss
+from druse_scores import PairNetwork, PairNetworkConfig
+from druse_scores.equivariant.geometry import pair_geometry, smooth_cutoff
+from druse_scores.testing import check_score_model
+
+SMALL = PairNetworkConfig(width=32, pair_width=16, vector_width=8, num_layers=2, num_radial=8, num_harmonics=3)
+
+
+def awake(config: PairNetworkConfig = SMALL) -> PairNetwork:
+    """A network in float64 whose zero-initialised layers have been given weights."""
+    torch.manual_seed(0)
+    network = PairNetwork(config).double()
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return network.eval()
+
+
+def rock_salt(a: float = 5.64) -> Crystal:
+    half = a / 2
+    return Crystal(
+        lattice=half * (1 - np.eye(3)), frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), atomic_numbers=np.array([11, 17])
+    )
+
+
+def perfect_crystals() -> CrystalBatch:
+    """Crystals in which many neighbours have the same distance: fcc, bcc, rock salt, perovskite, hcp."""
+    fcc = Crystal(lattice=1.8 * (1 - np.eye(3)), frac_coords=np.zeros((1, 3)), atomic_numbers=np.array([29]))
+    bcc = Crystal(
+        lattice=1.43 * (1 - 2 * np.eye(3)), frac_coords=np.zeros((1, 3)), atomic_numbers=np.array([26])
+    )
+    perovskite = Crystal(
+        lattice=3.9 * np.eye(3),
+        frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]),
+        atomic_numbers=np.array([38, 22, 8, 8, 8]),
+    )
+    hcp = Crystal(
+        lattice=np.array([[3.2, 0, 0], [-1.6, 1.6 * 3**0.5, 0], [0, 0, 5.2]]),
+        frac_coords=np.array([[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]),
+        atomic_numbers=np.array([12, 12]),
+    )
+    batch = CrystalBatch.from_crystals([fcc, bcc, rock_salt(), perovskite, hcp], dtype=torch.float64)
+    return batch.replace(lattice=symmetric_form(batch.lattice))
+
+
+@pytest.mark.parametrize("t", [0.02, 0.3, 0.9])
+def test_symmetries_of_noisy_crystals(t):
+    clean = perfect_crystals()
+    time = torch.full((len(clean),), t, dtype=torch.float64)
+    noisy = CrystalProcess().corrupt(clean, time, generator=RandomStreams(0, range(len(clean))))
+    check_score_model(awake(), noisy, time, tolerance=1e-6)
+
+
+def test_symmetries_where_neighbours_tie():
+    clean = perfect_crystals()
+    few = PairNetworkConfig(
+        width=32, pair_width=16, vector_width=8, num_layers=2, num_radial=8, num_harmonics=3, num_neighbors=15
+    )
+    check_score_model(awake(few), clean, torch.full((len(clean),), 0.1, dtype=torch.float64), tolerance=1e-6)
+
+
+def test_symmetries_of_flat_and_skewed_cells():
+    generator = torch.Generator().manual_seed(1)
+    lattice = torch.randn(6, 3, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 3.0, 9.0]).view(3, 1)
+    lattice = symmetric_form(lattice + 0.5 * torch.eye(3))
+    n = torch.tensor([1, 2, 3, 5, 9, 20])
+    batch = CrystalBatch(
+        lattice=lattice,
+        frac_coords=torch.rand(40, 3, generator=generator, dtype=torch.float64),
+        atomic_numbers=torch.randint(1, 84, (40,), generator=generator),
+        num_atoms=n,
+    )
+    check_score_model(awake(), batch, torch.rand(6, generator=generator, dtype=torch.float64), tolerance=1e-6)
+
+
+def test_site_symmetry_leaves_no_force():
+    """Every site of rock salt is a centre of inversion: the geometric part of the force is zero there."""
+    batch = CrystalBatch.from_crystals([rock_salt()], dtype=torch.float64)
+    geometry = pair_geometry(
+        batch.lattice, batch.frac_coords[None], torch.ones(1, 2, dtype=torch.bool),
+        cutoff=6.0, num_neighbors=32, num_radial=8, num_harmonics=2,
+    )  # fmt: skip
+    assert geometry.vector.abs().max() < 1e-6
+    assert geometry.radial.abs().max() > 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_geometry_equals_a_sum_over_an_independent_neighbour_list(seed):
+    """Sums over images against ase.neighborlist, in cells where the reach is the plain cut-off."""
+    rng = np.random.default_rng(seed)
+    n, cutoff, num_radial = 6, 4.0, 5
+    lattice = symmetric_form(torch.tensor(5 * np.eye(3) + rng.normal(size=(3, 3)) * 0.7))
+    frac = rng.random((n, 3))
+    geometry = pair_geometry(
+        lattice[None], torch.tensor(frac)[None], torch.ones(1, n, dtype=torch.bool),
+        cutoff=cutoff, num_neighbors=200, num_radial=num_radial, num_harmonics=2,
+    )  # fmt: skip
+    atoms = ase.Atoms("H6", scaled_positions=frac, cell=lattice.numpy(), pbc=True)
+    i, j, d, vector = ase.neighborlist.neighbor_list("ijdD", atoms, cutoff)
+    centres, width = np.linspace(0, cutoff, num_radial), cutoff / (num_radial - 1)
+    basis = np.exp(-0.5 * ((d[:, None] - centres) / width) ** 2) * smooth_cutoff(torch.tensor(d / cutoff)).numpy()[:, None]
+    radial, directed = np.zeros((n, n, num_radial)), np.zeros((n, n, 3, num_radial))
+    np.add.at(radial, (i, j), basis)
+    unit = 3**0.5 * vector / np.sqrt(d**2 + 1e-4)[:, None]
+    np.add.at(directed, (i, j), unit[:, :, None] * basis[:, None])
+    np.testing.assert_allclose(geometry.radial[0].numpy(), radial, atol=1e-6)
+    np.testing.assert_allclose(geometry.vector[0].numpy(), directed, atol=1e-6)
+
+
+def test_a_few_steps_of_training_lower_the_loss():
+    torch.manual_seed(0)
+    network = PairNetwork(SMALL)
+    clean = perfect_crystals().to(dtype=torch.float32)
+    clean = clean.select(torch.arange(5).repeat(8))
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    losses = []
+    for step in range(60):
+        loss = training_loss(
+            CrystalProcess(), network, clean, generator=RandomStreams(step, range(len(clean)))
+        ).total.mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss))
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_mixed_precision_stays_close():
+    torch.manual_seed(0)
+    plain = awake().float()
+    mixed = PairNetwork(SMALL, mixed_precision=True)
+    mixed.load_state_dict(plain.state_dict())
+    batch, t = perfect_crystals().to(dtype=torch.float32), torch.full((5,), 0.5)
+    noisy = CrystalProcess().corrupt(batch, t, generator=RandomStreams(0, range(5)))
+    with torch.no_grad():
+        a, b = plain(noisy, t), mixed(noisy, t)
+    assert a.frac_coords.dtype == b.frac_coords.dtype == torch.float32
+    assert (a.lattice - b.lattice).abs().max() < 0.05 * a.lattice.abs().max()
