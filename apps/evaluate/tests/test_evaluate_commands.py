@@ -3,12 +3,12 @@ import zipfile
 
 import pyarrow.parquet as pq
 import pytest
+from druse_crystal.console import Display
 from druse_crystal.io import ReadResult, read_crystals, write_cif
 from druse_crystal.manifest import Manifest
 from druse_evaluate import judging
 from druse_evaluate.cli import app
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig, read_config, with_options
-from druse_evaluate.console import Display
 from druse_evaluation.table import Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
 from typer.testing import CliRunner

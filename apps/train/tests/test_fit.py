@@ -71,7 +71,7 @@ def test_a_stopped_and_resumed_run_follows_the_same_path(tmp_path, dataset):
     assert [int(float(row["step"])) for row in rows] == [4, 8, 12]
     best = load_checkpoint(tmp_path / "whole" / "best")
     assert best.provenance["steps"] in (4, 8, 12)
-    assert best.num_atoms == {n: 8 for n in range(1, 5)}
+    assert best.num_atoms == dict.fromkeys(range(1, 5), 8)
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path, dataset):
@@ -83,7 +83,12 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path, dataset):
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("optimiser: {}\n", "optimiser"), ("data: {pair_budgets: 3}\n", "pair_budgets"), ("seed: soon\n", "seed"), ("[", "YAML")],
+    [
+        ("optimiser: {}\n", "optimiser"),
+        ("data: {pair_budgets: 3}\n", "pair_budgets"),
+        ("seed: soon\n", "seed"),
+        ("[", "YAML"),
+    ],
 )
 def test_a_wrong_recipe_is_named(tmp_path, text, named):
     path = tmp_path / "recipe.yaml"

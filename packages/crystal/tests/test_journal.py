@@ -44,7 +44,9 @@ def test_other_files_are_refused(tmp_path, text):
 def test_crystals_come_back_to_the_last_bit():
     rng = np.random.default_rng(0)
     crystal = Crystal(
-        lattice=4 * np.eye(3) + rng.normal(size=(3, 3)), frac_coords=rng.random((3, 3)), atomic_numbers=np.array([1, 2, 3])
+        lattice=4 * np.eye(3) + rng.normal(size=(3, 3)),
+        frac_coords=rng.random((3, 3)),
+        atomic_numbers=np.array([1, 2, 3]),
     )
     back = crystal_from_json(crystal_as_json(crystal))
     assert back is not None

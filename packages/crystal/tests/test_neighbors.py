@@ -4,7 +4,7 @@ import torch
 from ase.neighborlist import neighbor_list
 from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.convert import to_ase
-from druse_crystal.neighbors import neighbors, shortest_distances
+from druse_crystal.neighbors import min_distance, neighbors
 from druse_crystal.testing import batches, crystals, random_crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,11 +112,27 @@ def test_gradients_reach_lattice_and_coordinates():
 
 
 @settings(max_examples=40, deadline=None)
-@given(batch=batches(max_atoms=5))
-def test_shortest_distances(batch):
-    for found, crystal in zip(shortest_distances(batch).tolist(), batch.to_crystals(), strict=True):
-        distances = neighbor_list("d", to_ase(crystal), np.linalg.norm(crystal.lattice, axis=1).min() + 0.1)
-        assert found == pytest.approx(distances.min(), abs=1e-9)
+@given(crystal=crystals(max_atoms=5))
+def test_min_distance_agrees_with_ase(crystal):
+    distances = neighbor_list("d", to_ase(crystal), np.linalg.norm(crystal.lattice, axis=1).min() + 0.1)
+    assert min_distance(crystal) == pytest.approx(distances.min(), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("lattice", "frac_coords", "distance"),
+    [
+        (4 * np.eye(3), [[0, 0, 0]], 4.0),  # its own image
+        (4 * np.eye(3), [[0.95, 0, 0], [0.05, 0, 0]], 0.4),  # through the boundary
+        (4 * np.eye(3), [[0.2, 0.3, 0.4], [0.2, 0.3, 0.4]], 0.0),
+        (np.diag([4.0, 4.0, 0.45]), [[0, 0, 0]], 0.45),
+        ([[4.0, 0, 0], [12.1, 3.0, 0], [0, 0, 5.0]], [[0, 0, 0]], np.hypot(0.1, 3.0)),  # skewed
+        ([[4.0, 0, 0], [-2.0, 12**0.5, 0], [-2.0, -(12**0.5), 0.1]], [[0, 0, 0]], 0.1),  # short along the diagonal
+    ],
+)
+def test_min_distance_by_hand(lattice, frac_coords, distance):
+    numbers = np.full(len(frac_coords), 29)
+    crystal = Crystal(lattice=np.array(lattice), frac_coords=np.array(frac_coords, float), atomic_numbers=numbers)
+    assert min_distance(crystal) == pytest.approx(distance, abs=1e-9)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [({"cutoff": 0.0}, "cutoff"), ({"cutoff": 3.0, "k": 0}, "at least 1")])

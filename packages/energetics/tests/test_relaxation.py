@@ -7,7 +7,7 @@ from ase.optimize import FIRE
 from druse_crystal.convert import from_ase
 from druse_crystal.crystal import Crystal
 from druse_energetics.potential import load_potential
-from druse_energetics.relaxation import make_relaxer, min_distance
+from druse_energetics.relaxation import make_relaxer
 
 
 def stretched(name, structure, a, seed, strain=0.04, shake=0.08) -> Crystal:
@@ -140,17 +140,6 @@ def test_nothing_to_do(relaxer):
 def test_senseless_numbers(sevennet, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         make_relaxer("sevennet-0", potential=sevennet, **wrong)
-
-
-def test_min_distance_counts_images():
-    assert min_distance(cubic(4.0, "Cu", [[0, 0, 0]])) == pytest.approx(4.0)
-    assert min_distance(cubic(4.0, "CuCu", [[0.95, 0, 0], [0.05, 0, 0]])) == pytest.approx(0.4)
-    skewed = Crystal(
-        lattice=np.array([[4.0, 0, 0], [12.1, 3.0, 0], [0, 0, 5.0]]),
-        frac_coords=np.zeros((1, 3)),
-        atomic_numbers=np.array([29]),
-    )
-    assert min_distance(skewed) == pytest.approx(np.hypot(0.1, 3.0))
 
 
 @pytest.mark.slow

@@ -208,7 +208,11 @@ def test_calibrated_judges(reference):
         calibrated=error,
         rates={},
     )
-    found = assess(CANDIDATES, reference=replace(reference, calibration=calibration), relaxer=AnsweringRelaxer(RESULTS))
+    found = assess(
+        CANDIDATES,
+        reference=replace(reference, calibrations={"generated": calibration}),
+        relaxer=AnsweringRelaxer(RESULTS),
+    )
     assert found.values("energy_above_hull_calibrated")[:4] == pytest.approx([0.05, 0.10, 0.10, 0.0])
     assert found.values("probability_metastable")[:4] == pytest.approx([0.75, 0.5, 0.5, 1.0])
     assert found.values("probability_stable")[:4] == pytest.approx([0.25, 0.0, 0.0, 0.5])

@@ -158,6 +158,15 @@ def test_uncalibrated_judges_and_empty_references_show_no_such_rates(assessment)
     assert not names & {"metastable_calibrated", "sun", "sun_calibrated", "novelty"}
 
 
+def test_crystals_judged_as_they_are_have_no_figures_about_relaxation():
+    rows = [{"status": "not_converged", "n_steps": 0, "energy": -1.0, "rmsd": 0.0, "converged": False}]
+    names = {m.metric.name for m in measure(Assessment.from_rows(rows, metadata=METADATA))}
+    assert "metastable" in names
+    assert not names & {"rmsd", "match", "convergence"}
+    moved = Assessment.from_rows([rows[0] | {"n_steps": 3}, *rows], metadata=METADATA)
+    assert {"rmsd", "match", "convergence"} <= {m.metric.name for m in measure(moved)}
+
+
 def test_json_round_trip(assessment):
     stored = json.loads(json.dumps(as_json(measure(assessment), assessment.metadata), allow_nan=False))
     assert stored["metrics"]["sun"]["count"] == 2

@@ -28,16 +28,16 @@ def awake(config: PairNetworkConfig = SMALL) -> PairNetwork:
 def rock_salt(a: float = 5.64) -> Crystal:
     half = a / 2
     return Crystal(
-        lattice=half * (1 - np.eye(3)), frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), atomic_numbers=np.array([11, 17])
+        lattice=half * (1 - np.eye(3)),
+        frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5]]),
+        atomic_numbers=np.array([11, 17]),
     )
 
 
 def perfect_crystals() -> CrystalBatch:
     """Crystals in which many neighbours have the same distance: fcc, bcc, rock salt, perovskite, hcp."""
     fcc = Crystal(lattice=1.8 * (1 - np.eye(3)), frac_coords=np.zeros((1, 3)), atomic_numbers=np.array([29]))
-    bcc = Crystal(
-        lattice=1.43 * (1 - 2 * np.eye(3)), frac_coords=np.zeros((1, 3)), atomic_numbers=np.array([26])
-    )
+    bcc = Crystal(lattice=1.43 * (1 - 2 * np.eye(3)), frac_coords=np.zeros((1, 3)), atomic_numbers=np.array([26]))
     perovskite = Crystal(
         lattice=3.9 * np.eye(3),
         frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]),
@@ -107,7 +107,9 @@ def test_geometry_equals_a_sum_over_an_independent_neighbour_list(seed):
     atoms = ase.Atoms("H6", scaled_positions=frac, cell=lattice.numpy(), pbc=True)
     i, j, d, vector = ase.neighborlist.neighbor_list("ijdD", atoms, cutoff)
     centres, width = np.linspace(0, cutoff, num_radial), cutoff / (num_radial - 1)
-    basis = np.exp(-0.5 * ((d[:, None] - centres) / width) ** 2) * smooth_cutoff(torch.tensor(d / cutoff)).numpy()[:, None]
+    basis = (
+        np.exp(-0.5 * ((d[:, None] - centres) / width) ** 2) * smooth_cutoff(torch.tensor(d / cutoff)).numpy()[:, None]
+    )
     radial, directed = np.zeros((n, n, num_radial)), np.zeros((n, n, 3, num_radial))
     np.add.at(radial, (i, j), basis)
     unit = 3**0.5 * vector / np.sqrt(d**2 + 1e-4)[:, None]

@@ -39,8 +39,8 @@ def discover(
 ) -> None:
     """Find new crystals: generate, screen, relax, judge, and write everything into one folder.
 
-    Leaves crystals.extxyz, cifs.zip, crystals.parquet, metrics.json, report.html and manifest.json. Ctrl-C keeps what is
-    finished; the same command continues.
+    Leaves crystals.extxyz, cifs.zip, crystals.parquet, metrics.json, report.html and manifest.json. Ctrl-C keeps what
+    is finished; the same command continues.
     """
     from druse_crystal.console import Display, user_errors
 
@@ -51,7 +51,7 @@ def discover(
             raise ValueError(f"--pool is {pool}: it must be at least 1")
         from druse_crystal.manifest import Manifest
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_evaluate.console import metrics_table
+        from druse_evaluate.metrics_table import metrics_table
         from druse_evaluation.metrics import as_json as metrics_as_json
         from druse_evaluation.metrics import judge_sentence, measure
         from druse_generate.config import MODEL, make_config

@@ -39,13 +39,14 @@ def discover(
     from druse_energetics.reference import load_reference
 
     out = writable_folder(out)
+    relaxation = evaluation.relaxation
+    potential = load_potential(relaxation.potential, device=relaxation.device)
+    reference = load_reference(evaluation.reference, potential=relaxation.potential)
     draws = draw_into(out, model=model, config=generation, display=display, manifest=manifest)
     names = [f"druse-{draw.index:05d}" for draw in draws]
     crystals = [draw.crystal for draw in draws]
-    reference = load_reference(evaluation.reference, potential=evaluation.relaxation.potential)
     if pool > 1:
         with manifest.stage("screening"):
-            potential = load_potential(evaluation.relaxation.potential, device=evaluation.relaxation.device)
             screening = screen(
                 crystals,
                 num,

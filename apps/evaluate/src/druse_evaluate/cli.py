@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from druse_crystal.console import Display, user_errors
 
-from druse_evaluate.console import Display, metrics_table, user_errors
+from druse_evaluate.metrics_table import metrics_table
 
 app = typer.Typer(
     name="druse-evaluate",

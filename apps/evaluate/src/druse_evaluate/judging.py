@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from druse_crystal.console import Display
 from druse_crystal.crystal import Crystal
 from druse_crystal.files import replacing, writable_folder, write_text
 from druse_crystal.io import ReadResult, read_crystals, write_cif_zip, write_extxyz
@@ -15,7 +16,6 @@ from druse_crystal.manifest import Manifest
 from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-from druse_evaluate.console import Display
 from druse_evaluate.store import RelaxationStore
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ def generate_command(
 ) -> None:
     """Generate crystals: crystals.extxyz, cifs.zip (symmetrised), manifest.json.
 
-    They are as the model draws them; `druse relax` and `druse evaluate` go on from there. Ctrl-C keeps what is finished;
-    the same command continues.
+    They are as the model draws them; `druse relax` and `druse evaluate` go on from there. Ctrl-C keeps what is
+    finished; the same command continues.
     """
     from druse_crystal.console import Display, user_errors
 

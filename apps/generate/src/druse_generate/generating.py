@@ -83,7 +83,7 @@ def generate(
             num_atoms=num_atoms,
         )
 
-        def tell(step: int, _: CrystalBatch, size: int = len(batch)) -> None:
+        def tell(step: int, _: CrystalBatch, size: int = len(batch), done: int = done) -> None:
             if on_progress is not None:
                 on_progress(done + size * (step + 1) / (len(times) - 1))
 

@@ -51,9 +51,7 @@ def draw_into(
     with manifest.stage("generation"):
         for batch in generate(checkpoint, config, skip=frozenset(draws), on_progress=tell):
             for draw in batch:
-                journal.keep(
-                    {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
-                )
+                journal.keep({"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message})
                 draws[draw.index] = draw
     return [draws[i] for i in range(config.num)]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from druse_crystal import CrystalBatch
-from druse_crystal.dataset import CrystalDataset
+from druse_crystal.dataset import CrystalDataset, PackedCrystals
 from druse_crystal.lattice import symmetric_form
 from jaxtyping import Int
 from torch import Tensor
@@ -18,7 +18,8 @@ _CHUNK = 4096  # crystals sorted by size at a time: keeps sizes alike within a b
 
 def as_batch(dataset: CrystalDataset) -> CrystalBatch:
     """All crystals of a dataset as one batch on the host, lattices in their symmetric form."""
-    packed = dataset.crystals
+    crystals = dataset.crystals
+    packed = crystals if isinstance(crystals, PackedCrystals) else PackedCrystals.from_crystals(crystals)
     return CrystalBatch(
         lattice=symmetric_form(torch.tensor(packed.lattice)).float(),
         frac_coords=torch.tensor(packed.frac_coords).float() % 1.0,
@@ -46,6 +47,9 @@ class Place(NamedTuple):
     index: int = 0
 
 
+START = Place()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchStream(IterableDataset):
     """Endless batches of positions, starting at any place.
@@ -64,7 +68,7 @@ class BatchStream(IterableDataset):
     pair_budget: int
     max_batch: int
     seed: int
-    start: Place = Place()
+    start: Place = START
     rank: int = 0
     world: int = 1
 

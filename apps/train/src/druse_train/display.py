@@ -31,7 +31,8 @@ class TrainingDisplay:
 
     def show(self, kind: str, values: dict[str, float]) -> None:
         """Show news of one kind (``train`` or ``validation``)."""
-        text = "  ".join(f"{name.removeprefix('val_')} {value:.4g}" for name, value in values.items() if name != "hours")
+        shown = {name.removeprefix("val_"): value for name, value in values.items() if name != "hours"}
+        text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         if kind == "train":
             self._progress.update(self._task, completed=values["hours"], news=text)
         else:

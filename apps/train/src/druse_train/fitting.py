@@ -240,7 +240,9 @@ def fit(
     parts = {name: dataset.select(np.flatnonzero(small & (dataset.split == name))) for name in ("train", "val")}
     for name, part in parts.items():
         if len(part) == 0:
-            raise ValueError(f"the dataset has no crystals with at most {config.data.max_atoms} atoms in split {name!r}")
+            raise ValueError(
+                f"the dataset has no crystals with at most {config.data.max_atoms} atoms in split {name!r}"
+            )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
@@ -290,9 +292,7 @@ def fit(
     trainer.fit(
         module,
         train_dataloaders=DataLoader(stream, batch_size=None, collate_fn=_unchanged),
-        val_dataloaders=DataLoader(
-            [torch.tensor(bucket) for bucket in buckets], batch_size=None, collate_fn=_unchanged
-        ),
+        val_dataloaders=[torch.tensor(bucket) for bucket in buckets],
     )
     return replace(module.progress)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import batched, chain
 
 import torch
-from druse_crystal import Crystal, CrystalBatch
-from druse_crystal.neighbors import shortest_distances
+from druse_crystal import Crystal
+from druse_crystal.neighbors import min_distance
 from druse_crystal.symmetry import standardize
 
 MAX_ATOMS = 20
@@ -48,8 +48,7 @@ def standardize_candidate(candidate: Candidate, *, max_atoms: int = MAX_ATOMS) -
     if crystal.num_atoms > max_atoms:
         reason = f"{crystal.num_atoms} atoms in the primitive cell, more than {max_atoms}"
         return replace(candidate, crystal=None, refusal=reason)
-    distance = float(shortest_distances(CrystalBatch.from_crystals([crystal], dtype=torch.float64)))
-    if distance < MIN_DISTANCE:
+    if (distance := min_distance(crystal)) < MIN_DISTANCE:
         reason = f"two atoms are {distance:.2f} Å apart, less than {MIN_DISTANCE} Å"
         return replace(candidate, crystal=None, refusal=reason)
     return replace(candidate, crystal=crystal)

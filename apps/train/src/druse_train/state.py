@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from druse_train.batches import Place
+from druse_train.batches import START, Place
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class Progress:
     step: int = 0
     seen: int = 0
     seconds: float = 0.0
-    place: Place = Place()
+    place: Place = START
     best: float = float("inf")
 
 

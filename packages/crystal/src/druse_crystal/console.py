@@ -6,7 +6,16 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 TRACEBACK_VARIABLE = "DRUSE_TRACEBACK"
@@ -21,7 +30,7 @@ class Display:
 
     def __init__(self, *, quiet: bool = False):
         self.console = Console(stderr=True, quiet=quiet)
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=28),
@@ -42,7 +51,7 @@ class Display:
     ) -> None:
         self._progress.__exit__(kind, error, trace)
 
-    def update(self, stage: str, done: int, total: int, counts: Mapping[str, int] | None = None) -> None:
+    def update(self, stage: str, done: float, total: int, counts: Mapping[str, int] | None = None) -> None:
         """Show that a stage has come so far; the first call of a stage starts its line."""
         text = "  ".join(f"{name} {n}" for name, n in (counts or {}).items())
         if stage not in self._tasks:
@@ -51,7 +60,11 @@ class Display:
 
     def say(self, sentence: str) -> None:
         """Print a sentence above the progress."""
-        self.console.print(sentence, highlight=False)
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, sentence: str) -> None:
+        """Print a sentence about something that went wrong above the progress."""
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
 class _Rate(ProgressColumn):
@@ -61,7 +74,8 @@ class _Rate(ProgressColumn):
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min", style="progress.data.speed")
+        text = f"{speed:.0f}/s" if speed >= 10 else f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min"
+        return Text(text, style="progress.data.speed")
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from druse_crystal.files import writable_folder
 class Journal:
     """A file of JSON lines that grows with every result.
 
-    The first line names the kind of the results and the settings they were made with. A last line that was cut off by an
-    interruption is dropped.
+    The first line names the kind of the results and the settings they were made with. A last line that was cut off by
+    an interruption is dropped.
 
     Args:
         path: the file; made when the first result is kept.
@@ -66,15 +66,13 @@ class Journal:
             if first["druse"] != self.kind:
                 raise ValueError("another kind")
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.path} does not hold {self.kind}: remove it, or choose another folder"
-            ) from error
+            raise ValueError(f"{self.path} does not hold {self.kind}: remove it, or choose another folder") from error
         settings = first.get("settings", self.settings)
         if settings != self.settings:
             changed = [k for k in {**settings, **self.settings} if settings.get(k) != self.settings.get(k)]
             words = ", ".join(f"{k} {settings.get(k)}, now {self.settings.get(k)}" for k in changed)
             raise ValueError(
-                f"{self.path} holds {self.kind} with other settings ({words}): choose another folder, or remove the file"
+                f"{self.path} holds {self.kind} with other settings ({words}): choose another folder or remove it"
             )
         if len(complete) < len(content):
             os.truncate(self.path, len(complete))

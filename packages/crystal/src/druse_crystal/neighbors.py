@@ -7,14 +7,17 @@ changes nothing but the number of translations to try.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from druse_crystal.batch import CrystalBatch
+from druse_crystal.crystal import Crystal
 from druse_crystal.lattice import heights
 
 MAX_IMAGES = 10_000_000  # of one pair; more means that the cell has collapsed
@@ -84,12 +87,27 @@ def neighbors(
     return Neighbors(source=source, target=target, shifts=shifts, vectors=vectors)
 
 
-def shortest_distances(batch: CrystalBatch) -> Float[Tensor, " b"]:
-    """For every crystal the shortest distance in Å between two atoms, images of the same atom included."""
-    edges = batch.lattice.norm(dim=-1).amin(-1)  # no longer than this: an atom and its own image
-    pairs = neighbors(batch, cutoff=edges * 1.001)
-    crystal = batch.crystal_index[pairs.target]
-    return edges.scatter_reduce(0, crystal, pairs.distances, reduce="amin")
+def min_distance(crystal: Crystal) -> float:
+    """Shortest distance in Å between two atoms, periodic images of the same atom included.
+
+    The cell is Minkowski-reduced first, so that the nearest image lies in a neighbouring cell, whatever its shape.
+    """
+    from ase.geometry import minkowski_reduce
+
+    try:
+        lattice, _ = minkowski_reduce(crystal.lattice)
+    except RuntimeError:  # no reduction within ASE's limit of iterations: the cell is numerically flat
+        lattice = crystal.lattice
+    frac = crystal.cart_coords @ np.linalg.inv(lattice)
+    difference = frac[:, None, :] - frac[None, :, :]
+    difference = (difference - np.round(difference)) @ lattice
+    shortest = np.inf
+    for shift in itertools.product((-1, 0, 1), repeat=3):
+        squared = np.square(difference + np.array(shift) @ lattice).sum(-1)
+        if shift == (0, 0, 0):
+            np.fill_diagonal(squared, np.inf)
+        shortest = min(shortest, float(squared.min()))
+    return math.sqrt(shortest)
 
 
 def _search(batch: CrystalBatch, cutoffs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

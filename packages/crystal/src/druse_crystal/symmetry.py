@@ -10,11 +10,10 @@ import numpy as np
 import spglib
 import torch
 
-from druse_crystal.batch import CrystalBatch
 from druse_crystal.convert import from_pymatgen, to_pymatgen
 from druse_crystal.crystal import Crystal
 from druse_crystal.lattice import symmetric_form
-from druse_crystal.neighbors import shortest_distances
+from druse_crystal.neighbors import min_distance
 
 SYMPREC = 0.1  # Å
 ANGLE_TOLERANCE = 5.0  # degrees
@@ -101,8 +100,7 @@ def primitive(crystal: Crystal) -> Crystal:
     """
     if crystal.num_atoms == 1 or not _searchable(crystal):
         return crystal
-    closest = shortest_distances(CrystalBatch.from_crystals([crystal], dtype=torch.float64))
-    if float(closest) < 2 * PRIMITIVE_TOLERANCE:
+    if min_distance(crystal) < 2 * PRIMITIVE_TOLERANCE:
         return crystal
     try:
         with warnings.catch_warnings():

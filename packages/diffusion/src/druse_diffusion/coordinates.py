@@ -23,9 +23,7 @@ _IMAGES = 3
 _HARMONICS = 4
 
 
-def wrapped_normal_score(
-    displacement: Float[Tensor, "*n d"], sigma: Float[Tensor, "*n 1"]
-) -> Float[Tensor, "*n d"]:
+def wrapped_normal_score(displacement: Float[Tensor, "*n d"], sigma: Float[Tensor, "*n 1"]) -> Float[Tensor, "*n d"]:
     """Score ``d log p(x) / dx`` of a wrapped normal of width ``sigma`` at ``displacement`` from its mean.
 
     Jing et al., "Torsional diffusion", arXiv:2206.01729, eq. 3, per axis of the unit torus.

@@ -78,4 +78,3 @@ class CrystalProcess:
                 prediction.species_logits, noisy.atomic_numbers, t, n, generator=generator
             ),
         )
-

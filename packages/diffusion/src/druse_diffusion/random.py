@@ -48,9 +48,7 @@ class RandomStreams:
     def __len__(self) -> int:
         return self.crystals.numel()
 
-    def _uniform(
-        self, crystals: Int[Tensor, " m"], rows: Int[Tensor, " m"], width: int
-    ) -> Float[Tensor, "m {width}"]:
+    def _uniform(self, crystals: Int[Tensor, " m"], rows: Int[Tensor, " m"], width: int) -> Float[Tensor, "m {width}"]:
         """Uniform numbers in (0, 1), the 32-bit words centred in their interval so that neither end is hit."""
         blocks = torch.arange(-(-width // 4), device=rows.device)
         counter = torch.stack(

@@ -1,6 +1,7 @@
 """Run the process backwards: from noise to crystals."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from druse_crystal import CrystalBatch
@@ -36,8 +37,8 @@ def sample(
 ) -> CrystalBatch:
     """Draw crystals by predictor-corrector sampling (MatterGen, arXiv:2312.03687, appendix A.6).
 
-    At each time of the grid the corrector runs ``n_corrector_steps`` times, then the predictor takes the crystals to the
-    next time; each of these asks the network once.
+    At each time of the grid the corrector runs ``n_corrector_steps`` times, then the predictor takes the crystals to
+    the next time; each of these asks the network once.
 
     Args:
         process: the process that the network was trained for.
@@ -55,14 +56,14 @@ def sample(
     Raises:
         ValueError: if the times do not fall from 1 to 0.
     """
-    if len(times) < 2 or times[0] != 1.0 or times[-1] != 0.0 or any(s >= t for t, s in zip(times, times[1:])):
+    if len(times) < 2 or times[0] != 1.0 or times[-1] != 0.0 or any(s >= t for t, s in pairwise(times)):
         raise ValueError("times must fall from 1 to 0")
     x = process.prior(template, generator=generator)
 
     def moment(value: float) -> torch.Tensor:
         return torch.full((len(x),), value, dtype=x.lattice.dtype, device=x.device)
 
-    for step, (now, then) in enumerate(zip(times, times[1:])):
+    for step, (now, then) in enumerate(pairwise(times)):
         t, s = moment(now), moment(then)
         for _ in range(n_corrector_steps):
             x = process.correct(model(x, t, conditions), x, t, generator=generator)

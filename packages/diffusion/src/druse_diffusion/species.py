@@ -2,7 +2,7 @@
 
 MatterGen (arXiv:2312.03687), appendix A.3; Austin et al., "Structured denoising diffusion models in discrete
 state-spaces" (D3PM), arXiv:2107.03006, absorbing state. Of ``num_steps`` steps, step k = 0, 1, ... masks a remaining
-atom with probability ``1 / (num_steps - k)``, so that after k steps an atom is masked with probability ``k / num_steps``.
+atom with probability ``1 / (num_steps - k)``; after k steps an atom is masked with probability ``k / num_steps``.
 """
 
 from dataclasses import dataclass

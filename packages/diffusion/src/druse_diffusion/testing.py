@@ -1,5 +1,7 @@
 """Contract checks for somebody's own corruption: one call in a test."""
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -65,19 +67,26 @@ def check_corruption(
     assert agree is not None or close(early, x0, 0.1), "at t -> 0 corrupt moves the data by more than 0.1"
 
     if prior_moments is not None:
-        many = torch.cat([corruption.prior(num_atoms, generator=streams(seed)).double().flatten() for seed in range(200)])
+        many = torch.cat(
+            [corruption.prior(num_atoms, generator=streams(seed)).double().flatten() for seed in range(200)]
+        )
         late = torch.cat(
-            [corruption.corrupt(x0, at(1.0), num_atoms, generator=streams(seed)).double().flatten() for seed in range(200)]
+            [
+                corruption.corrupt(x0, at(1.0), num_atoms, generator=streams(seed)).double().flatten()
+                for seed in range(200)
+            ]
         )
         mean, std = prior_moments
         for what, values in (("prior", many), ("corrupt at t = 1", late)):
             assert abs(values.mean() - mean) <= 0.1 * std, f"{what} has mean {values.mean():.3f}, not {mean:.3f}"
-            assert abs(values.std() - std) <= 0.1 * std, f"{what} has standard deviation {values.std():.3f}, not {std:.3f}"
+            assert abs(values.std() - std) <= 0.1 * std, (
+                f"{what} has standard deviation {values.std():.3f}, not {std:.3f}"
+            )
 
     for times in ([1.0, 0.0], [1.0, 0.6, 0.2, 0.0], [1 - i / 50 for i in range(51)]):
         generator = streams(1)
         x = corruption.prior(num_atoms, generator=generator)
-        for t, s in zip(times, times[1:], strict=False):
+        for t, s in pairwise(times):
             x = corruption.denoise(oracle(x0, x, at(t), num_atoms), x, at(t), at(s), num_atoms, generator=generator)
         # a perfect score of a noisy path recovers the data up to rounding amplified by 1 / (smallest noise)
         assert close(x, x0, 100 * tolerance), f"an oracle does not recover x0 in {len(times) - 1} steps"

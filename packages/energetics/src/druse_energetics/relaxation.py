@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from druse_crystal.crystal import Crystal
+from druse_crystal.neighbors import min_distance
 
 from druse_energetics.potential import Potential, load_potential, unknown_elements
 
@@ -108,19 +109,6 @@ def make_relaxer(
     return BatchRelaxer(
         cast(SevenNetPotential, potential), fmax=fmax, max_steps=max_steps, atoms_per_batch=atoms_per_batch
     )
-
-
-def min_distance(crystal: Crystal) -> float:
-    """Shortest distance between two atoms in Å, periodic images of the same atom included."""
-    from pymatgen.core import Lattice
-
-    lattice = Lattice(crystal.lattice)
-    reduced = lattice.get_lll_reduced_lattice()
-    shortest = min(reduced.abc)
-    if crystal.num_atoms > 1:
-        distances = lattice.get_all_distances(crystal.frac_coords, crystal.frac_coords)
-        shortest = min(shortest, float(distances[~np.eye(crystal.num_atoms, dtype=bool)].min()))
-    return float(shortest)
 
 
 def refusal(crystal: Crystal, potential: Potential) -> Relaxation | None:

@@ -9,6 +9,7 @@ import numpy as np
 from druse_crystal.composition import chemical_system, reduced_formula
 from druse_crystal.crystal import Crystal
 from druse_crystal.io import ReadResult
+from druse_crystal.neighbors import min_distance
 from druse_crystal.symmetry import space_group
 from druse_energetics.calibration import Calibration
 from druse_energetics.reference import Reference, load_known_formulas
@@ -17,7 +18,7 @@ from druse_energetics.relaxation import Relaxation, Relaxer
 from druse_evaluation.matching import Matcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.table import Assessment
-from druse_evaluation.validity import composition_valid, min_distance, structure_valid
+from druse_evaluation.validity import composition_valid, structure_valid
 
 METASTABLE = 0.1
 """eV/atom above the hull; MatterGen's bound for "stable", called metastable here."""

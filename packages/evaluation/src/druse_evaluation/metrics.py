@@ -340,7 +340,11 @@ def funnel(assessment: Assessment) -> list[Stage]:
 
 
 def measure(assessment: Assessment) -> list[Measured]:
-    """All metrics that the assessment has facts for: calibrated ones only with a calibrated judge."""
+    """All metrics that the assessment has facts for.
+
+    Calibrated ones need a calibrated judge, those about novelty known structures, and those about relaxation that at
+    least one crystal was moved.
+    """
     calibrated = bool(assessment.metadata.get("calibration"))
     known = assessment.metadata.get("n_known_structures", 0) > 0
     needs_known = {
@@ -352,10 +356,15 @@ def measure(assessment: Assessment) -> list[Measured]:
         "strict_sun",
         "strict_sun_calibrated",
     }
+    steps = assessment.values("n_steps")
+    moved = bool((steps > 0).any()) or not bool((steps == 0).any())
+    needs_moved = {"convergence", "match", "rmsd"}
     return [
         Measured(metric, metric.compute(assessment))
         for metric in METRICS
-        if (calibrated or not metric.name.endswith("_calibrated")) and (known or metric.name not in needs_known)
+        if (moved or metric.name not in needs_moved)
+        and (calibrated or not metric.name.endswith("_calibrated"))
+        and (known or metric.name not in needs_known)
     ]
 
 

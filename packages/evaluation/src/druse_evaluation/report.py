@@ -154,6 +154,8 @@ def _tiles(assessment: Assessment, measured: list[Measured]) -> list[dict[str, s
     if "sun_calibrated" in available:
         tiles.append(_rate_tile("the same, calibrated against DFT", calibrated_sun_rate(assessment)))
     tiles.append(_rate_tile("structure and composition valid", validity(assessment)))
+    if "convergence" not in available:
+        return tiles
     tiles.append(_rate_tile("relaxation converged", convergence(assessment)))
     moved = rmsd(assessment)
     tiles.append(

@@ -3,8 +3,8 @@
 import math
 from functools import cache
 
-import numpy as np
 from druse_crystal.crystal import Crystal
+from druse_crystal.neighbors import min_distance
 
 from druse_evaluation.matching import FormulaKey, formula_key
 
@@ -12,30 +12,6 @@ MIN_DISTANCE = 0.5
 """Å; shortest distance between two atoms (or an atom and its own image) that counts as valid."""
 MIN_VOLUME = 0.1
 """Å³; smallest valid cell."""
-
-
-def min_distance(crystal: Crystal) -> float:
-    """Shortest distance in Å between any two atoms, periodic images included, also an atom's own.
-
-    The cell is Minkowski-reduced first, so that the nearest image lies in a neighbouring cell, whatever its shape.
-    """
-    from ase.geometry import minkowski_reduce
-
-    try:
-        lattice, _ = minkowski_reduce(crystal.lattice)
-    except RuntimeError:  # no reduction within ASE's limit of iterations: the cell is numerically flat
-        lattice = crystal.lattice
-    frac = crystal.cart_coords @ np.linalg.inv(lattice)
-    difference = frac[:, None, :] - frac[None, :, :]
-    difference = (difference - np.round(difference)) @ lattice
-    shortest = np.inf
-    for shift in np.ndindex(3, 3, 3):
-        image = difference + (np.array(shift) - 1) @ lattice
-        squared = np.einsum("ijk,ijk->ij", image, image)
-        if shift == (1, 1, 1):
-            np.fill_diagonal(squared, np.inf)
-        shortest = min(shortest, float(squared.min()))
-    return math.sqrt(shortest)
 
 
 def structure_valid(crystal: Crystal) -> bool:

@@ -1,5 +1,7 @@
 """Contract checks for somebody's own score network: one call in a test."""
 
+from itertools import pairwise
+
 import torch
 from druse_crystal import CrystalBatch
 from druse_diffusion import Prediction, ScoreModel
@@ -16,7 +18,7 @@ def check_score_model(
 
     Turning the crystal (also by a mirror) turns the lattice output with it, ``R^T T R``, and leaves coordinates and
     species alone; permuting atoms permutes the outputs; moving the origin or an atom by a lattice vector changes
-    nothing; the lattice output is symmetric; a batch equals its crystals one by one; the same input gives the same output.
+    nothing; the lattice output is symmetric; a batch equals its crystals one by one; the same input, the same output.
 
     Args:
         model: the network, in the floating type of the batch (float64 is advised).
@@ -51,9 +53,7 @@ def check_score_model(
         same(model(batch.replace(lattice=batch.lattice @ rotation), t), turned, "rotation" if sign > 0 else "inversion")
 
     starts = [0, *batch.num_atoms.cumsum(0).tolist()]
-    order = torch.cat(
-        [start + torch.randperm(end - start, generator=generator) for start, end in zip(starts, starts[1:], strict=False)]
-    )
+    order = torch.cat([start + torch.randperm(end - start, generator=generator) for start, end in pairwise(starts)])
     permuted = batch.replace(frac_coords=batch.frac_coords[order], atomic_numbers=batch.atomic_numbers[order])
     expected = Prediction(
         lattice=out.lattice, frac_coords=out.frac_coords[order], species_logits=out.species_logits[order]

@@ -1,7 +1,7 @@
 """Geometry of a padded batch: what every pair of atoms of a cell sees of each other, summed over periodic images.
 
-Atoms ``i`` and ``j`` of a cell are neighbours many times over, once for each lattice image. The features of the pair sum
-over these images, so that the network works on ``N x N`` pairs however small the cell is. No gradient flows through
+Atoms ``i`` and ``j`` of a cell are neighbours many times over, once for each lattice image. The features of the pair
+sum over these images, so that the network works on ``N x N`` pairs however small the cell is. No gradient flows through
 geometry: the network predicts scores directly.
 """
 
@@ -105,9 +105,7 @@ def pair_geometry(
     to_pair = torch.nn.functional.one_hot(source, n).to(lattice.dtype)
     edge = (harmonics.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
     summed = (to_pair.transpose(-1, -2) @ edge).unflatten(-1, (9, num_radial))
-    return PairGeometry(
-        radial=summed[..., 0, :], vector=summed[..., 1:4, :], tensor=summed[..., 4:, :], phases=phases
-    )
+    return PairGeometry(radial=summed[..., 0, :], vector=summed[..., 1:4, :], tensor=summed[..., 4:, :], phases=phases)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

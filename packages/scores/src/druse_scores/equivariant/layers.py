@@ -18,6 +18,14 @@ def rms_norm(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s m V"]:
     return x * (x.square().sum(-2, keepdim=True).mean(-1, keepdim=True) + 1e-4).rsqrt()
 
 
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts as zero."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class AdaptiveNorm(nn.Module):
     """Layer norm whose scale and shift come from the crystal (time, size, lattice).
 
@@ -27,9 +35,7 @@ class AdaptiveNorm(nn.Module):
     def __init__(self, width: int, condition_width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.scale_shift = nn.Linear(condition_width, 2 * width)
-        nn.init.zeros_(self.scale_shift.weight)
-        nn.init.zeros_(self.scale_shift.bias)
+        self.scale_shift = zero_linear(condition_width, 2 * width)
 
     def forward(self, h: Float[Tensor, "B N C"], condition: Float[Tensor, "B D"]) -> Float[Tensor, "B N C"]:
         """Normalise and modulate."""
@@ -101,10 +107,10 @@ class Interaction(nn.Module):
         self.norm_update = AdaptiveNorm(width, condition_width)
         self.aggregate = nn.Linear(width, width)
         self.update = nn.Sequential(
-            nn.Linear(width + 3 * vector_width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width + 2 * vector_width)
+            nn.Linear(width + 3 * vector_width, 2 * width),
+            nn.SiLU(),
+            zero_linear(2 * width, width + 2 * vector_width),
         )
-        nn.init.zeros_(self.update[-1].weight)
-        nn.init.zeros_(self.update[-1].bias)
 
     def forward(
         self,
@@ -136,13 +142,9 @@ class Interaction(nn.Module):
         v_unit, t_unit = rms_norm(v), rms_norm(t)
         dv, dt = self.coupling(v_unit, t_unit)
         h = h + self.aggregate(m.sum(2))
-        invariants = torch.cat(
-            [v_unit.square().sum(-2), t_unit.square().sum(-2), (v_unit * dv).sum(-2)], -1
-        )
+        invariants = torch.cat([v_unit.square().sum(-2), t_unit.square().sum(-2), (v_unit * dv).sum(-2)], -1)
         x = self.norm_update(h, condition)
-        change, scale_v, scale_t = self.update(torch.cat([x, invariants], -1)).split(
-            [h.shape[-1], vector, vector], -1
-        )
+        change, scale_v, scale_t = self.update(torch.cat([x, invariants], -1)).split([h.shape[-1], vector, vector], -1)
         h = h + change
         v = v + dv + v_unit * scale_v.unsqueeze(-2)
         t = t + dt + t_unit * scale_t.unsqueeze(-2)

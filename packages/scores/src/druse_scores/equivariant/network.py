@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from druse_scores.embeddings import sinusoidal
 from druse_scores.equivariant.geometry import CrystalFrame, PairGeometry, crystal_frame, pair_geometry
-from druse_scores.equivariant.layers import Interaction, rms_norm
+from druse_scores.equivariant.layers import Interaction, rms_norm, zero_linear
 
 _NO_CLASS = -1e4  # logit of the mask class: data hold no masked atoms
 _COPY = 12.0  # logit that an atom with a known element gives to that element
@@ -63,6 +63,9 @@ class PairNetwork(nn.Module):
         mixed_precision: compute the learnt part's matrix products in bfloat16 (geometry and heads stay as they are).
     """
 
+    matrix_from_2e: Tensor
+    target_size: Tensor
+
     def __init__(self, config: PairNetworkConfig, *, mixed_precision: bool = False):
         super().__init__()
         self.config = c = config
@@ -85,19 +88,14 @@ class PairNetwork(nn.Module):
             for i in range(c.num_layers)
         )
         self.head = nn.Sequential(nn.LayerNorm(c.width), nn.Linear(c.width, c.width), nn.SiLU())
-        self.species_head = nn.Linear(c.width, NUM_ELEMENTS)
-        self.atom_head = nn.Linear(c.width, 2 * c.vector_width + 3)
-        self.crystal_head = nn.Sequential(nn.Linear(3 * c.width, c.width), nn.SiLU(), nn.Linear(c.width, 6))
-        for layer in (self.species_head, self.atom_head, self.crystal_head[-1]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.species_head = zero_linear(c.width, NUM_ELEMENTS)
+        self.atom_head = zero_linear(c.width, 2 * c.vector_width + 3)
+        self.crystal_head = nn.Sequential(nn.Linear(3 * c.width, c.width), nn.SiLU(), zero_linear(c.width, 6))
         # the five symmetric traceless matrices that 2e stands for
         self.register_buffer("matrix_from_2e", 5**0.5 * o3.wigner_3j(1, 1, 2), persistent=False)
         self.register_buffer("target_size", _target_sizes(), persistent=False)
 
-    def forward(
-        self, noisy: CrystalBatch, t: Float[Tensor, " b"], conditions: Conditions | None = None
-    ) -> Prediction:
+    def forward(self, noisy: CrystalBatch, t: Float[Tensor, " b"], conditions: Conditions | None = None) -> Prediction:
         """Predict; ``conditions`` are not used by a network without adapters."""
         n = noisy.num_atoms
         longest = int(n.max())
@@ -228,4 +226,3 @@ def _target_sizes(points: int = 96) -> Float[Tensor, " {points}"]:
         score = wrapped_normal_score((width * z).unsqueeze(-1), width.expand(len(z), 1)).squeeze(-1)
         sizes.append((((width * score) ** 2 * density).sum() / density.sum()).sqrt())
     return torch.stack(sizes).float()
-

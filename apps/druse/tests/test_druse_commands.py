@@ -1,0 +1,69 @@
+"""The whole way on a small scale, with the model and the judge that ship."""
+
+import json
+
+import pytest
+from druse.cli import app
+from druse_evaluation.table import Assessment
+from typer.testing import CliRunner
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_all_commands_are_there():
+    result = run("--help")
+    for name in ("generate", "relax", "evaluate", "discover", "info", "train"):
+        assert name in result.stdout
+
+
+@pytest.fixture(scope="module")
+def discovered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("discover")
+    options = ["--num", 2, "--pool", 2, "--num-atoms", "2-4", "--steps", 30, "--seed", 3]
+    result = run("discover", *options, "--out", folder, "--json")
+    assert result.exit_code == 0, result.output
+    return folder, options, json.loads(result.stdout)
+
+
+def test_discover_leaves_every_file(discovered):
+    folder, _, metrics = discovered
+    names = {path.name for path in folder.iterdir()}
+    assert {"crystals.extxyz", "cifs.zip", "crystals.parquet", "report.html", "manifest.json", "metrics.json"} <= names
+    assert not [name for name in names if name.endswith((".tmp", ".part"))]
+    assert len(Assessment.read(folder / "crystals.parquet")) == 2
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["seed"] == 3
+    assert manifest["results"]["screening"]["drawn"] == 4
+    assert {"generation", "screening", "relaxation", "assessment", "report"} <= manifest["timings"].keys()
+    assert metrics
+
+
+def test_discover_continues_where_it_stopped(discovered):
+    folder, options, _ = discovered
+    relaxations = (folder / "relaxations.jsonl").read_bytes()
+    generated = (folder / "generated.jsonl").read_bytes()
+    table = Assessment.read(folder / "crystals.parquet").table
+    again = run("discover", *options, "--out", folder)
+    assert again.exit_code == 0, again.output
+    assert (folder / "relaxations.jsonl").read_bytes() == relaxations
+    assert (folder / "generated.jsonl").read_bytes() == generated
+    assert Assessment.read(folder / "crystals.parquet").table.equals(table)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num", 0], "at least 1"),
+        (["--pool", 0], "at least 1"),
+        (["--potential", "m3gnet"], "sevennet-0"),
+        (["--reference", "nowhere.json"], "nowhere.json"),
+        (["--num-atoms", 500], "1 to 20 atoms"),
+    ],
+)
+def test_bad_requests_are_one_sentence(tmp_path, options, words):
+    result = run("discover", "--steps", 3, "--out", tmp_path / "x", *options)
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr

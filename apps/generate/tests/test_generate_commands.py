@@ -1,0 +1,166 @@
+"""Generation from the command line: same seed, same crystals; interruptions; bad requests."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from druse_crystal.io import read_crystals
+from druse_generate.cli import app
+from druse_generate.config import MODEL, GenerateConfig, SamplerConfig, make_config
+from druse_generate.generating import draw_sizes, generate
+from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint
+from typer.testing import CliRunner
+
+TINY = PairNetworkConfig(width=16, pair_width=8, vector_width=4, num_layers=1, num_radial=4, num_harmonics=2)
+SHORT = SamplerConfig(steps=6, corrector_steps=1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    checkpoint = Checkpoint(
+        network=PairNetwork(TINY), num_atoms={1: 5, 2: 30, 4: 50, 9: 15}, elements=(3, 8), provenance={"steps": 0}
+    )
+    save_checkpoint(checkpoint, folder)
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_same_seed_same_crystals_whatever_the_batch(model):
+    checkpoint = load_checkpoint(model)
+    results = []
+    for pairs in (20, 100000):
+        config = GenerateConfig(num=12, seed=5, sampler=SHORT, batch_pairs=pairs)
+        draws = [draw for batch in generate(checkpoint, config) for draw in batch]
+        results.append({draw.index: draw.crystal for draw in draws})
+    small, large = results
+    assert sorted(small) == sorted(large) == list(range(12))
+    for index, crystal in small.items():
+        other = large[index]
+        assert (crystal is None) == (other is None)
+        if crystal is not None and other is not None:
+            assert np.array_equal(crystal.atomic_numbers, other.atomic_numbers)
+            assert np.abs(crystal.lattice - other.lattice).max() < 1e-3
+            difference = crystal.frac_coords - other.frac_coords
+            assert np.abs(difference - difference.round()).max() < 1e-3
+    another = GenerateConfig(num=12, seed=6, sampler=SHORT)
+    others = {draw.index: draw.crystal for batch in generate(checkpoint, another) for draw in batch}
+    assert any(
+        a is not None and b is not None and (a.num_atoms != b.num_atoms or not np.allclose(a.lattice, b.lattice))
+        for a, b in ((small[i], others[i]) for i in range(12))
+    )
+
+
+def test_sizes_follow_the_training_data(model):
+    checkpoint = load_checkpoint(model)
+    sizes = draw_sizes(checkpoint, GenerateConfig(num=4000), range(4000))
+    for n, count in checkpoint.num_atoms.items():
+        assert (sizes == n).mean() == pytest.approx(count / 100, abs=0.03)
+    assert set(draw_sizes(checkpoint, GenerateConfig(num_atoms=(2, 4)), range(50)).tolist()) <= {2, 4}
+
+
+def test_files_and_continuation(model, tmp_path):
+    first = run("generate", "--num", 3, "--steps", 4, "--model", model, "--out", tmp_path / "a", "--json")
+    assert first.exit_code == 0, first.output
+    facts = json.loads(first.stdout)
+    assert facts["results"]["requested"] == 3
+    # more of the same run: the first three are taken as they are, also when the last line was cut off
+    journal = tmp_path / "a" / "generated.jsonl"
+    before = journal.read_text().splitlines()
+    journal.write_bytes(journal.read_bytes()[:-20])
+    assert run("generate", "--num", 5, "--steps", 4, "--model", model, "--out", tmp_path / "a").exit_code == 0
+    assert run("generate", "--num", 5, "--steps", 4, "--model", model, "--out", tmp_path / "b").exit_code == 0
+
+    def drawn(folder):
+        lines = (tmp_path / folder / "generated.jsonl").read_text().splitlines()[1:]
+        return {line["index"]: line["crystal"] for line in map(json.loads, lines)}
+
+    a, b = drawn("a"), drawn("b")
+    assert sorted(a) == sorted(b) == list(range(5))
+    assert a[json.loads(before[1])["index"]] == json.loads(before[1])["crystal"]
+    for i in range(5):
+        assert (a[i] is None) == (b[i] is None)
+        if a[i] is not None:
+            assert np.abs(np.array(a[i]["lattice"]) - np.array(b[i]["lattice"])).max() < 1e-3
+    written = [result.crystal for result in read_crystals(tmp_path / "b" / "crystals.extxyz")]
+    assert len(written) == sum(value is not None for value in b.values())
+    with zipfile.ZipFile(tmp_path / "b" / "cifs.zip") as archive:
+        assert len(archive.namelist()) == len(written)
+
+
+def test_another_run_in_the_folder_is_refused(model, tmp_path):
+    assert run("generate", "--num", 2, "--steps", 3, "--model", model, "--out", tmp_path / "a").exit_code == 0
+    result = run("generate", "--num", 2, "--steps", 3, "--seed", 1, "--model", model, "--out", tmp_path / "a")
+    assert result.exit_code == 2
+    assert "seed 0, now 1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num", "0"], "at least 1"),
+        (["--num-atoms", "0"], "1 to 9 atoms"),
+        (["--num-atoms", "500"], "1 to 9 atoms"),
+        (["--num-atoms", "5-8"], "between 5 and 8 atoms"),
+        (["--num-atoms", "many"], "such as 8"),
+        (["--num-atoms", "9-2"], "not be larger"),
+        (["--sampler", "slow"], "fast, predictor, paper"),
+        (["--steps", "1"], "at least 2 steps"),
+        (["--seed", "-1"], "seed"),
+        (["--model", "/nowhere"], "config.yaml does not exist"),
+    ],
+)
+def test_bad_requests_are_one_sentence(model, tmp_path, options, words):
+    arguments = ["generate", "--out", tmp_path / "x", *options]
+    if "--model" not in options:
+        arguments += ["--model", model]
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "x").glob("*")) if (tmp_path / "x").exists() else True
+
+
+def test_a_foreign_checkpoint_is_refused(model, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "weights.safetensors").write_bytes((broken / "weights.safetensors").read_bytes()[:100])
+    result = run("generate", "--model", broken, "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "truncated" in result.stderr
+
+
+def test_the_model_that_ships_is_whole_and_says_where_it_comes_from():
+    result = run("info", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["num_atoms"] == [1, 20]
+    assert facts["provenance"]["hours"] > 0
+    assert {"He", "Ne", "Ar", "Kr", "Xe", "Tc", "Pm", "Po", "U"}.isdisjoint(facts["elements"])
+    assert sum(f.stat().st_size for f in MODEL.iterdir()) < 20e6
+    assert run("info").exit_code == 0
+
+
+def test_the_model_that_ships_draws_valid_crystals():
+    """A sanity check of the weights, not of their quality: atoms apart, cells of sensible density, known elements."""
+    from ase.geometry import get_distances
+
+    checkpoint = load_checkpoint(MODEL)
+    config = make_config(num=6, seed=1, num_atoms="3-6", steps=30)
+    draws = [draw for batch in generate(checkpoint, config) for draw in batch]
+    crystals = [draw.crystal for draw in draws if draw.crystal is not None]
+    assert len(crystals) == len(draws) == 6
+    good = 0
+    for crystal in crystals:
+        _, d = get_distances(crystal.cart_coords, cell=crystal.lattice, pbc=True)
+        apart = (d + 10 * np.eye(len(d))).min() > 1.0
+        good += apart and 5 < crystal.volume / crystal.num_atoms < 60
+        assert set(crystal.atomic_numbers.tolist()) <= set(checkpoint.elements)
+    assert good >= 5

@@ -1,0 +1,231 @@
+"""``druse-bench``: one command a question."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="druse-bench",
+    help="Benchmarks of Druse: each command answers one question and leaves JSON, a table and a picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RESULTS, WORK = Path("benchmarks/results"), Path("build/benchmarks")
+SMOKE_RESULTS, SMOKE_WORK = Path("build/benchmarks-smoke/results"), Path("build/benchmarks-smoke/work")
+
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of all results; benchmarks/results.", show_default=False)
+]
+Work = Annotated[
+    Path | None, typer.Option(help="Folder of unfinished work; build/benchmarks/<command>.", show_default=False)
+]
+Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder; without one, the model that ships.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same crystals.")]
+NumAtoms = Annotated[str | None, typer.Option("--num-atoms", help="Atoms in a cell: 8, or 4-12.", show_default=False)]
+Reference = Annotated[str, typer.Option(help="embedded, or the path of a reference.")]
+PotentialName = Annotated[str, typer.Option("--potential", help="sevennet-0, sevennet-l3i5 or chgnet.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Tiny: does it run? Written to build/, worth nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def _out(out: Path | None, smoke: bool) -> Path:
+    return out or (SMOKE_RESULTS if smoke else RESULTS)
+
+
+def _work(work: Path | None, smoke: bool, name: str) -> Path:
+    return work or (SMOKE_WORK if smoke else WORK) / name
+
+
+@app.command()
+def throughput(
+    threads: Annotated[str, typer.Option(help="CPU threads; several numbers with commas.")] = "1",
+    repeats: Annotated[int, typer.Option(help="Timed passes; the median counts.")] = 5,
+    batches: Annotated[int, typer.Option(help="Training batches in a pass.")] = 24,
+    seed: Seed = 0,
+    model: Model = None,
+    device: Device = "cpu",
+    out: Out = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How many crystals a second does the network learn from, and how many does it score?"""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench throughput"):
+        from druse_crystal.dataset import load_embedded
+        from druse_crystal.manifest import Manifest
+        from druse_generate.config import MODEL
+
+        from druse_benchmarks.throughput import ThroughputConfig
+        from druse_benchmarks.throughput import throughput as run
+
+        if smoke:
+            repeats, batches = 1, 2
+        config = ThroughputConfig(threads=_numbers(threads), repeats=repeats, batches=batches, seed=seed, device=device)
+        with Display(quiet=quiet) as display:
+            folder = run(
+                config=config,
+                model=model or MODEL,
+                dataset=load_embedded(),
+                out=_out(out, smoke),
+                display=display,
+                manifest=Manifest(),
+            )
+        typer.echo(folder / "table.md")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"--threads is {text!r}: write a number such as 1, or several such as 1,2") from None
+
+
+@app.command()
+def unconditional(
+    num: Annotated[int, typer.Option(help="Crystals asked for, of each method.")] = 1000,
+    seed: Seed = 0,
+    methods: Annotated[
+        str, typer.Option(help="With commas: druse, druse:FOLDER, substitution, pyxtal, known, files:PATH.")
+    ] = "druse,substitution,pyxtal,known",
+    parents: Annotated[
+        str, typer.Option(help="Dataset whose training split substitution and pyxtal start from; embedded.")
+    ] = "embedded",
+    reference: Reference = "embedded",
+    potential: PotentialName = "sevennet-0",
+    sampler: Annotated[str, typer.Option(help="fast, predictor or paper.")] = "fast",
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default=False)] = None,
+    num_atoms: NumAtoms = None,
+    model: Model = None,
+    device: Device = "cpu",
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How good are crystals that nobody asked anything of? All metrics of Druse beside other methods.
+
+    Ctrl-C keeps what is finished; the same command continues. Methods can be run one by one: the table has all that
+    are there.
+    """
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench unconditional"):
+        from druse_crystal.dataset import CrystalDataset, load_embedded
+        from druse_crystal.manifest import file_hash
+        from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+        from druse_generate.config import MODEL, make_config
+
+        from druse_benchmarks.sources import make_sources
+        from druse_benchmarks.unconditional import unconditional as run
+
+        max_steps = 500
+        if smoke:
+            num, steps, num_atoms, max_steps = 3, 20, num_atoms or "2-4", 10
+        generation = make_config(num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps)
+        embedded = load_embedded()
+        sources = make_sources(
+            [method.strip() for method in methods.split(",")],
+            parents=embedded if parents == "embedded" else CrystalDataset.read(parents),
+            parents_hash="embedded" if parents == "embedded" else file_hash(parents),
+            held_out=embedded,
+            sampler=generation.sampler,
+            model=model or MODEL,
+            num_atoms=generation.num_atoms,
+        )
+        relaxation = RelaxationConfig(potential=potential, max_steps=max_steps, device=device)
+        with Display(quiet=quiet) as display:
+            folder = run(
+                sources,
+                num=num,
+                seed=seed,
+                evaluation=EvaluationConfig(reference=reference, relaxation=relaxation),
+                out=_out(out, smoke),
+                work=_work(work, smoke, "unconditional"),
+                display=display,
+            )
+        typer.echo(folder / "table.md")
+
+
+@app.command()
+def steps(
+    samplers: Annotated[
+        str | None, typer.Option(help="With commas: grid:steps+correctors, such as fast:100+1.", show_default=False)
+    ] = None,
+    num: Annotated[int, typer.Option(help="Crystals of each sampler.")] = 128,
+    seed: Seed = 0,
+    num_atoms: NumAtoms = None,
+    relax: Annotated[bool, typer.Option("--relax", help="Also relax and judge them in full.")] = False,
+    reference: Reference = "embedded",
+    potential: PotentialName = "sevennet-0",
+    model: Model = None,
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How good are the crystals for how many evaluations of the network?
+
+    Ctrl-C keeps every sampler that is finished; the same command continues.
+    """
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench steps"):
+        from druse_crystal.manifest import Manifest
+        from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+        from druse_generate.config import MODEL, make_config
+
+        from druse_benchmarks.steps import DEFAULT, parse_samplers
+        from druse_benchmarks.steps import steps as run
+
+        if smoke:
+            num, num_atoms, samplers = 3, num_atoms or "2-4", samplers or "fast:10+0,fast:10+1"
+        chosen = parse_samplers(samplers or DEFAULT)
+        with Display(quiet=quiet) as display:
+            folder = run(
+                chosen,
+                generation=make_config(num=num, seed=seed, num_atoms=num_atoms),
+                model=model or MODEL,
+                evaluation=EvaluationConfig(
+                    reference=reference,
+                    relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500),
+                ),
+                relax=relax,
+                out=_out(out, smoke),
+                work=_work(work, smoke, "steps"),
+                display=display,
+                manifest=Manifest(),
+            )
+        typer.echo(folder / "table.md")
+
+
+@app.command("training-curve")
+def training_curve(
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a run of `druse-train fit`.", show_default=False)
+    ] = None,
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """What does an hour of training buy? Validation losses against hours and crystals seen."""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench training-curve"):
+        from druse_crystal.manifest import Manifest
+
+        from druse_benchmarks.training_curve import small_run
+        from druse_benchmarks.training_curve import training_curve as draw
+
+        with Display(quiet=quiet) as display:
+            if run is None:
+                if not smoke:
+                    raise ValueError("which run? give the folder that `druse-train fit --out` wrote")
+                run = small_run(_work(work, smoke, "training-curve"), display)
+            folder = draw(run, out=_out(out, smoke), manifest=Manifest())
+        typer.echo(folder / "table.md")

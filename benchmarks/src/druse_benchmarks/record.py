@@ -1,0 +1,110 @@
+"""What a benchmark leaves behind: JSON with the whole protocol, a Markdown table, a picture, a section of the README."""
+
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from druse_crystal.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+README = "README.md"
+
+
+def write_record(
+    out: Path,
+    name: str,
+    *,
+    documents: Mapping[str, Mapping[str, Any]],
+    table: str,
+    picture: "Figure",
+    caption: str,
+) -> Path:
+    """Write ``<out>/<name>/*.json``, ``table.md`` and ``picture.png``, and the section of ``README.md`` beside ``out``.
+
+    The section is what stands between ``<!-- name:begin -->`` and ``<!-- name:end -->``; without such a README nothing
+    but the folder is written.
+
+    Args:
+        out: folder of all results.
+        name: of the benchmark.
+        documents: content of the JSON files, by their names without ``.json``.
+        table: Markdown, with whatever the reader must know to read it.
+        picture: the figure.
+        caption: says what the picture shows.
+
+    Returns:
+        the folder.
+
+    Raises:
+        ValueError: if a file cannot be written.
+    """
+    folder = out / name
+    for title, content in documents.items():
+        write_text(folder / f"{title}.json", json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+    write_text(folder / "table.md", table)
+    with replacing(folder / "picture.png") as temporary:
+        picture.savefig(temporary, dpi=150, format="png", metadata={"Software": None})
+    write_section(out.parent / README, name, f"{table}\n![{caption}]({out.name}/{name}/picture.png)\n")
+    return folder
+
+
+def write_section(readme: Path, name: str, text: str) -> bool:
+    """Replace the section ``name`` of a README; whether it has such a section."""
+    if not readme.is_file():
+        return False
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, found, rest = readme.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        return False
+    write_text(readme, f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
+    return True
+
+
+def plain(value: Any) -> Any:
+    """As JSON can hold it: no NaN, no infinity, no numpy numbers, and of absolute paths only the last name."""
+    if isinstance(value, Mapping):
+        return {plain(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, str | os.PathLike):
+        return re.sub(r"(^|[=,:])/(?:[^,=:]*/)?", r"\1", str(value))
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def machine_load() -> dict[str, Any]:
+    """What a time depends on: the processor, the threads in use, and how busy the machine is."""
+    import torch
+
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "load_average": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def processor() -> str:
+    """The processor's name for people, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="ignore"), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,0 +1,252 @@
+"""How good are the crystals for how many evaluations of the network?"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from druse_crystal import Crystal
+from druse_crystal.console import Display
+from druse_crystal.files import writable_folder
+from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
+from druse_crystal.manifest import Manifest, file_hash
+from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+from druse_generate.config import GenerateConfig, SamplerConfig
+from druse_scores import Checkpoint, load_checkpoint
+
+from druse_benchmarks.drawing import COLORS, canvas
+from druse_benchmarks.record import machine_load, markdown_table, write_record
+
+if TYPE_CHECKING:
+    from druse_energetics.reference import Reference
+    from druse_evaluation.table import Assessment
+    from matplotlib.figure import Figure
+
+DEFAULT = "fast:25+1,fast:50+0,fast:50+1,fast:100+0,fast:100+1,fast:200+0,fast:200+1,uniform:100+1,uniform:200+1,uniform:400+0"
+QUARTILES = (0.25, 0.5, 0.75)
+
+
+def parse_samplers(text: str) -> dict[str, SamplerConfig]:
+    """Samplers from words such as ``fast:100+1``: time grid, predictor steps, corrector steps in each.
+
+    Raises:
+        ValueError: names the word that makes no sense.
+    """
+    samplers = {}
+    for word in text.split(","):
+        grid, _, numbers = word.strip().partition(":")
+        steps, _, correctors = numbers.partition("+")
+        try:
+            sampler = SamplerConfig(grid=grid, steps=int(steps), corrector_steps=int(correctors or 0))
+        except ValueError as error:
+            raise ValueError(f"{word.strip()!r} is no sampler such as fast:100+1 ({error})") from error
+        samplers[f"{grid}:{sampler.steps}+{sampler.corrector_steps}"] = sampler
+    return samplers
+
+
+def steps(
+    samplers: Mapping[str, SamplerConfig],
+    *,
+    generation: GenerateConfig,
+    model: Path,
+    evaluation: EvaluationConfig,
+    relax: bool,
+    out: Path,
+    work: Path,
+    display: Display,
+    manifest: Manifest,
+) -> Path:
+    """Draw the same crystals with each sampler and compare them as drawn: no relaxation, one energy each.
+
+    Args:
+        samplers: by name.
+        generation: how many, from which seed; its sampler does not count.
+        model: checkpoint folder.
+        evaluation: reference, and the relaxation if there is one.
+        relax: also relax the crystals and judge them in full.
+        out: folder of all results.
+        work: keeps what is finished; the same call continues there.
+        display: shows progress.
+        manifest: receives the protocol.
+
+    Returns:
+        the folder of the record.
+
+    Raises:
+        ValueError: for a broken checkpoint, settings that make no sense, or a folder that cannot be written to.
+    """
+    from druse_energetics.reference import load_reference
+    from druse_evaluate.judging import check_relaxation
+
+    check_relaxation(evaluation.relaxation)
+    work = writable_folder(work)
+    checkpoint = load_checkpoint(model)
+    reference = load_reference(evaluation.reference, potential=evaluation.relaxation.potential)
+    drawn = {name: value for name, value in asdict(generation).items() if name != "sampler"}
+    drawn["model"] = file_hash(model / "weights.safetensors")
+    manifest.seed = generation.seed
+    manifest.inputs["model"] = drawn["model"]
+    manifest.settings |= {"generate": drawn, "relax": relax, **evaluation.as_dict()}
+    with manifest.stage("generation"):
+        draws = _draw_all(samplers, checkpoint, generation, Journal(work / "draws.jsonl", "draws", drawn), display)
+    rows = []
+    single = replace(evaluation.relaxation, max_steps=0)
+    for name, sampler in samplers.items():
+        crystals, seconds = draws[name]["crystals"], draws[name]["seconds"]
+        with manifest.stage("single points"):
+            assessment = _assess(crystals, single, reference, work / "single-points.jsonl", display)
+        row = {
+            "sampler": name,
+            **asdict(sampler),
+            "evaluations": sampler.evaluations,
+            "seconds": seconds,
+            "seconds_per_crystal": seconds / len(crystals),
+            "machine": draws[name]["machine"],
+            "unrelaxed": _metrics(assessment),
+            "unrelaxed_energy_above_hull": quartiles(assessment.values("energy_above_hull")),
+        }
+        if relax:
+            with manifest.stage("relaxation"):
+                relaxed = _assess(crystals, evaluation.relaxation, reference, work / "relaxations.jsonl", display)
+            row["relaxed"] = _metrics(relaxed)
+        rows.append(row)
+    manifest.results["rows"] = rows
+    return write_record(
+        out,
+        "steps",
+        documents={"steps": manifest.as_dict()},
+        table=table(rows, num=generation.num, potential=single.potential),
+        picture=picture(rows),
+        caption="Energy above the hull of crystals as drawn against network evaluations",
+    )
+
+
+def quartiles(energy_above_hull: np.ndarray) -> list[float | None]:
+    """Quartiles over all crystals, one without an energy counting as infinitely far; None for infinity.
+
+    Args:
+        energy_above_hull: eV/atom, NaN where there is none.
+    """
+    far = np.where(np.isfinite(energy_above_hull), energy_above_hull, np.inf)
+    values = np.quantile(far, QUARTILES, method="inverted_cdf")
+    return [float(x) if np.isfinite(x) else None for x in values]
+
+
+def _draw_all(
+    samplers: Mapping[str, SamplerConfig],
+    checkpoint: Checkpoint,
+    generation: GenerateConfig,
+    journal: Journal,
+    display: Display,
+) -> dict[str, dict[str, Any]]:
+    """Crystals and wall time of every sampler; those in the journal are not drawn again."""
+    from druse_generate.generating import generate
+
+    found = {line["sampler"]: line for line in journal.lines}
+    if set(samplers) - set(found):  # the first call of the network is slower than all others
+        list(generate(checkpoint, replace(generation, num=1, sampler=SamplerConfig(steps=2))))
+    for name, sampler in samplers.items():
+        if name in found:
+            continue
+
+        def tell(done: float, name: str = name) -> None:
+            display.update(name, done, generation.num)
+
+        machine = machine_load()
+        start = time.perf_counter()
+        config = replace(generation, sampler=sampler)
+        draws = [draw for batch in generate(checkpoint, config, on_progress=tell) for draw in batch]
+        seconds = time.perf_counter() - start
+        crystals = [draw.crystal for draw in sorted(draws, key=lambda draw: draw.index)]
+        line = {"sampler": name, "seconds": seconds, "machine": machine}
+        journal.keep(line | {"crystals": [crystal_as_json(crystal) for crystal in crystals]})
+        found[name] = journal.lines[-1]
+    return {
+        name: line | {"crystals": [crystal_from_json(crystal) for crystal in line["crystals"]]}
+        for name, line in found.items()
+    }
+
+
+def _assess(
+    crystals: Sequence[Crystal | None],
+    relaxation: RelaxationConfig,
+    reference: "Reference",
+    path: Path,
+    display: Display,
+) -> "Assessment":
+    from druse_evaluate.judging import relax_all, relaxation_settings
+    from druse_evaluate.store import RelaxationStore
+    from druse_evaluation.assessment import assess
+
+    store = RelaxationStore(path, relaxation_settings(relaxation))
+    relaxations = relax_all(crystals, config=relaxation, store=store, display=display, reference=reference)
+    return assess(crystals, reference=reference, relaxations=relaxations, judge=relaxation.potential)
+
+
+def _metrics(assessment: "Assessment") -> dict[str, Any]:
+    from druse_evaluation.metrics import measure
+
+    return {m.metric.name: m.value.as_dict() for m in measure(assessment)}
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, num: int, potential: str) -> str:
+    """The record as Markdown."""
+    header = ["grid", "steps", "correctors", "evaluations", "s / crystal", "structure valid", "both valid", "unique"]
+    header += ["quartile", "median", "quartile"]
+    relaxed = any("relaxed" in row for row in rows)
+    if relaxed:
+        header += ["match relaxed form", "S.U.N. as judged", "S.U.N. calibrated"]
+    lines = []
+    for row in rows:
+        line = [row["grid"], *(f"{row[key]}" for key in ("steps", "corrector_steps", "evaluations"))]
+        line.append(f"{row['seconds_per_crystal']:.3f}")
+        line += [_percent(row["unrelaxed"], name) for name in ("structure_validity", "validity", "uniqueness")]
+        line += ["∞" if x is None else f"{x:.3f}" for x in row["unrelaxed_energy_above_hull"]]
+        if relaxed:
+            line += [_percent(row.get("relaxed", {}), name) for name in ("match", "sun", "sun_calibrated")]
+        lines.append(line)
+    machine = rows[0]["machine"]
+    return (
+        f"{num} crystals of the same seed from each sampler, on {machine['processor']} with {machine['threads']} "
+        f"thread{'' if machine['threads'] == 1 else 's'}. Quartiles and median: energy above hull in eV/atom of the "
+        f"crystals as drawn, without relaxation, by {potential}; a crystal without an energy counts as infinitely "
+        "far.\n\n" + markdown_table(header, lines)
+    )
+
+
+def _percent(metrics: Mapping[str, Any], name: str) -> str:
+    return f"{100 * metrics[name]['value']:.1f} %" if name in metrics else ""
+
+
+def picture(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Median and quartiles against evaluations, a line for each grid and number of correctors."""
+    figure, (panel,) = canvas(width=7.0, height=4.2)
+    kinds = sorted({(row["grid"], row["corrector_steps"]) for row in rows})
+    for i, (grid, correctors) in enumerate(kinds):
+        part = sorted(
+            (r for r in rows if (r["grid"], r["corrector_steps"]) == (grid, correctors)), key=lambda r: r["evaluations"]
+        )
+        x = [row["evaluations"] * (1 + 0.02 * i) for row in part]  # side by side where they would hide each other
+        low, middle, high = np.array([row["unrelaxed_energy_above_hull"] for row in part], dtype=float).T
+        spread = np.nan_to_num([middle - low, high - middle])
+        panel.errorbar(
+            x,
+            middle,
+            yerr=spread,
+            marker="o",
+            capsize=3,
+            linewidth=1.8,
+            color=COLORS[i % len(COLORS)],
+            label=f"{grid}, {correctors} corrector{'' if correctors == 1 else 's'}",
+        )
+    panel.set_xscale("log")
+    ticks = sorted({row["evaluations"] for row in rows})
+    panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.minorticks_off()
+    panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+    panel.set_xlabel("network evaluations for a crystal")
+    panel.set_ylabel("energy above hull as drawn, eV/atom")
+    panel.legend(frameon=False)
+    return figure
