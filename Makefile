@@ -24,7 +24,7 @@ lint:  ## style, likely mistakes, who may import whom, declared dependencies
 	$(RUN) lint-imports --no-logo
 	@set -e; for member in $(MEMBERS); do \
 		echo "deptry $$member"; \
-		(cd $$member && $(RUN) deptry src --no-ansi --per-rule-ignores DEP002=kaleido); \
+		(cd $$member && $(RUN) deptry src --no-ansi); \
 	done
 
 types:  ## static types

@@ -48,10 +48,10 @@ def dataset(tmp_path):
     return tmp_path / "data.parquet"
 
 
-def run(tmp_path, dataset, out, extra: str, *options):
-    recipe = tmp_path / f"{out}.yaml"
-    recipe.write_text(RECIPE + extra)
-    arguments = ["fit", str(recipe), "--data", str(dataset), "--out", str(tmp_path / out), "--json", *options]
+def run(tmp_path, dataset, out, extra: str, *options, recipe: str = RECIPE):
+    path = tmp_path / f"{out}.yaml"
+    path.write_text(recipe + extra)
+    arguments = ["fit", str(path), "--data", str(dataset), "--out", str(tmp_path / out), "--json", *options]
     return CliRunner().invoke(app, arguments)
 
 
@@ -141,3 +141,20 @@ def test_processes_share_an_epoch():
 
 def test_a_crystal_larger_than_the_budget_gets_a_batch_of_its_own():
     assert [len(b) for b in size_buckets(np.array([20, 2, 2]), pair_budget=100, max_batch=8)] == [2, 1]
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, dataset, monkeypatch):
+    """Saved in the middle of an epoch and killed: the resumed run equals the undisturbed one."""
+    from druse_train.fitting import Recorder
+
+    assert run(tmp_path, dataset, "whole", "max_steps: 9\n").exit_code == 0
+    always = RECIPE.replace("checkpoint_every_minutes: 100", "checkpoint_every_minutes: 0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_end", lambda *_: None)  # a kill: nothing is saved at the end
+        assert run(tmp_path, dataset, "killed", "max_steps: 6\n", recipe=always).exit_code == 0
+    assert run(tmp_path, dataset, "killed", "max_steps: 9\n", "--resume").exit_code == 0
+    a, b = (load_state(tmp_path / name / "state.safetensors") for name in ("whole", "killed"))
+    for name in a[0]:
+        assert torch.allclose(a[0][name], b[0][name], atol=1e-6), name
+        assert torch.allclose(a[1][name], b[1][name], atol=1e-6), name
+    assert a[3].step == b[3].step == 9

@@ -1,5 +1,6 @@
 """``druse-bench``: one command a question."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,8 @@ def _out(out: Path | None, smoke: bool) -> Path:
 
 
 def _work(work: Path | None, smoke: bool, name: str) -> Path:
+    if smoke and work is None:  # a trial starts from nothing
+        shutil.rmtree(SMOKE_WORK / name, ignore_errors=True)
     return work or (SMOKE_WORK if smoke else WORK) / name
 
 

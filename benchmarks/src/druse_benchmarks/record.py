@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: JSON with the whole protocol, a Markdown table, a picture, a section of the README."""
+"""What a benchmark leaves behind: JSON with the whole protocol, a table, a picture, a section of the README."""
 
 import json
 import math
@@ -7,12 +7,11 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from druse_crystal.files import replacing, write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
 README = "README.md"
 
@@ -23,7 +22,7 @@ def write_record(
     *,
     documents: Mapping[str, Mapping[str, Any]],
     table: str,
-    picture: "Figure",
+    picture: Figure,
     caption: str,
 ) -> Path:
     """Write ``<out>/<name>/*.json``, ``table.md`` and ``picture.png``, and the section of ``README.md`` beside ``out``.
@@ -85,8 +84,6 @@ def plain(value: Any) -> Any:
 
 def machine_load() -> dict[str, Any]:
     """What a time depends on: the processor, the threads in use, and how busy the machine is."""
-    import torch
-
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),

@@ -3,21 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from druse_baselines import Proposer
+from druse_baselines import RandomSearch, Substitution
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.io import ReadResult
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import Manifest
+from druse_evaluate.judging import read_inputs
 from druse_generate.config import MODEL, GenerateConfig, SamplerConfig
+from druse_generate.running import draw_into
 
 METHODS = ("druse", "druse:FOLDER", "substitution", "pyxtal", "known", "files:PATH")
 NEAR_HULL = 0.1  # eV/atom
 
 
+@runtime_checkable
 class Source(Protocol):
     """Gives the crystals that were asked for.
 
@@ -53,8 +56,6 @@ class Model:
 
     def __call__(self, num: int, *, seed: int, folder: Path, display: Display, manifest: Manifest) -> list[ReadResult]:
         """Draw; see ``Source``."""
-        from druse_generate.running import draw_into
-
         config = GenerateConfig(num=num, seed=seed, sampler=self.sampler, num_atoms=self.num_atoms)
         draws = draw_into(folder, model=self.path, config=config, display=display, manifest=manifest)
         return [
@@ -76,7 +77,7 @@ class Proposals:
     """
 
     name: str
-    proposer: Proposer
+    proposer: RandomSearch | Substitution
     parents: dict[str, str | int]
 
     def __call__(self, num: int, *, seed: int, folder: Path, display: Display, manifest: Manifest) -> list[ReadResult]:
@@ -116,10 +117,14 @@ class Known:
     name: str = "known"
 
     def __call__(self, num: int, *, seed: int, folder: Path, display: Display, manifest: Manifest) -> list[ReadResult]:
-        """Choose at random; see ``Source``."""
+        """Choose at random; see ``Source``.
+
+        Raises:
+            ValueError: if there are fewer.
+        """
+        if num > len(self.dataset):
+            raise ValueError(f"there are only {len(self.dataset)} held-out crystals: ask for no more than that")
         chosen = self.dataset.select(np.random.default_rng(seed).permutation(len(self.dataset))[:num])
-        if len(chosen) < num:
-            display.warn(f"there are only {len(chosen)} held-out crystals, not {num}")
         above = chosen.labels.get("energy_above_hull", np.full(len(chosen), np.nan))
         manifest.settings["known"] = {
             "held_out": len(self.dataset),
@@ -146,8 +151,6 @@ class Files:
 
     def __call__(self, num: int, *, seed: int, folder: Path, display: Display, manifest: Manifest) -> list[ReadResult]:
         """Read; see ``Source``. Of more than ``num`` structures the first ones count."""
-        from druse_evaluate.judging import read_inputs
-
         results = read_inputs([self.path], display=display)
         manifest.add_input(self.path)
         manifest.settings["files"] = {"found": len(results), "used": min(num, len(results))}
@@ -220,8 +223,6 @@ def _make_source(
     if method == "known":
         return Known(dataset=held_out.subset("test"))
     if method in ("pyxtal", "substitution"):
-        from druse_baselines import RandomSearch, Substitution
-
         known = parents.subset("train") if (parents.split == "train").any() else parents
         proposer = RandomSearch(known.crystals) if method == "pyxtal" else Substitution(known.crystals)
         return Proposals(name=method, proposer=proposer, parents={"dataset": parents_hash, "crystals": len(known)})

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from druse_crystal import Crystal
@@ -12,19 +12,25 @@ from druse_crystal.console import Display
 from druse_crystal.files import writable_folder
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import Manifest, file_hash
+from druse_energetics.reference import Reference, load_reference
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+from druse_evaluate.judging import check_relaxation, relax_all, relaxation_settings
+from druse_evaluate.store import RelaxationStore
+from druse_evaluation.assessment import assess
+from druse_evaluation.metrics import METRICS, measure
+from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig, SamplerConfig
+from druse_generate.generating import generate
 from druse_scores import Checkpoint, load_checkpoint
+from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, write_record
 
-if TYPE_CHECKING:
-    from druse_energetics.reference import Reference
-    from druse_evaluation.table import Assessment
-    from matplotlib.figure import Figure
-
-DEFAULT = "fast:25+1,fast:50+0,fast:50+1,fast:100+0,fast:100+1,fast:200+0,fast:200+1,uniform:100+1,uniform:200+1,uniform:400+0"
+DEFAULT = (
+    "fast:25+1,fast:50+0,fast:50+1,fast:100+0,fast:100+1,fast:200+0,fast:200+1,"
+    "uniform:100+1,uniform:200+1,uniform:400+0"
+)
 QUARTILES = (0.25, 0.5, 0.75)
 
 
@@ -77,9 +83,6 @@ def steps(
     Raises:
         ValueError: for a broken checkpoint, settings that make no sense, or a folder that cannot be written to.
     """
-    from druse_energetics.reference import load_reference
-    from druse_evaluate.judging import check_relaxation
-
     check_relaxation(evaluation.relaxation)
     work = writable_folder(work)
     checkpoint = load_checkpoint(model)
@@ -142,8 +145,6 @@ def _draw_all(
     display: Display,
 ) -> dict[str, dict[str, Any]]:
     """Crystals and wall time of every sampler; those in the journal are not drawn again."""
-    from druse_generate.generating import generate
-
     found = {line["sampler"]: line for line in journal.lines}
     if set(samplers) - set(found):  # the first call of the network is slower than all others
         list(generate(checkpoint, replace(generation, num=1, sampler=SamplerConfig(steps=2))))
@@ -172,22 +173,16 @@ def _draw_all(
 def _assess(
     crystals: Sequence[Crystal | None],
     relaxation: RelaxationConfig,
-    reference: "Reference",
+    reference: Reference,
     path: Path,
     display: Display,
-) -> "Assessment":
-    from druse_evaluate.judging import relax_all, relaxation_settings
-    from druse_evaluate.store import RelaxationStore
-    from druse_evaluation.assessment import assess
-
+) -> Assessment:
     store = RelaxationStore(path, relaxation_settings(relaxation))
     relaxations = relax_all(crystals, config=relaxation, store=store, display=display, reference=reference)
     return assess(crystals, reference=reference, relaxations=relaxations, judge=relaxation.potential)
 
 
-def _metrics(assessment: "Assessment") -> dict[str, Any]:
-    from druse_evaluation.metrics import measure
-
+def _metrics(assessment: Assessment) -> dict[str, Any]:
     return {m.metric.name: m.value.as_dict() for m in measure(assessment)}
 
 
@@ -195,17 +190,16 @@ def table(rows: Sequence[Mapping[str, Any]], *, num: int, potential: str) -> str
     """The record as Markdown."""
     header = ["grid", "steps", "correctors", "evaluations", "s / crystal", "structure valid", "both valid", "unique"]
     header += ["quartile", "median", "quartile"]
-    relaxed = any("relaxed" in row for row in rows)
-    if relaxed:
-        header += ["match relaxed form", "S.U.N. as judged", "S.U.N. calibrated"]
+    shown = [m for m in METRICS if m.name in ("match", "sun") or m.name.startswith("sun_calibrated")]
+    shown = [m for m in shown if any(m.name in row.get("relaxed", {}) for row in rows)]
+    header += [metric.label for metric in shown]
     lines = []
     for row in rows:
         line = [row["grid"], *(f"{row[key]}" for key in ("steps", "corrector_steps", "evaluations"))]
         line.append(f"{row['seconds_per_crystal']:.3f}")
         line += [_percent(row["unrelaxed"], name) for name in ("structure_validity", "validity", "uniqueness")]
         line += ["∞" if x is None else f"{x:.3f}" for x in row["unrelaxed_energy_above_hull"]]
-        if relaxed:
-            line += [_percent(row.get("relaxed", {}), name) for name in ("match", "sun", "sun_calibrated")]
+        line += [_percent(row["relaxed"], metric.name) for metric in shown]
         lines.append(line)
     machine = rows[0]["machine"]
     return (
@@ -220,7 +214,7 @@ def _percent(metrics: Mapping[str, Any], name: str) -> str:
     return f"{100 * metrics[name]['value']:.1f} %" if name in metrics else ""
 
 
-def picture(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+def picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Median and quartiles against evaluations, a line for each grid and number of correctors."""
     figure, (panel,) = canvas(width=7.0, height=4.2)
     kinds = sorted({(row["grid"], row["corrector_steps"]) for row in rows})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,10 @@ from druse_generate.config import GenerateConfig
 from druse_scores import PairNetwork, load_checkpoint
 from druse_train.batches import BatchStream, as_batch, size_buckets
 from druse_train.config import FitConfig
+from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, write_record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TASKS = ("training", "inference")
 PRECISIONS = {"float32": False, "mixed": True}
@@ -193,7 +191,7 @@ def _timed(
     load = machine_load()
     if load["load_average"] and load["load_average"][0] > (os.cpu_count() or 1) - threads + 0.5:
         display.warn(f"the machine is busy (load {load['load_average'][0]}): the figures will be too low")
-    with manifest.stage(f"timing, {threads} threads"):
+    with manifest.stage(f"timing, {_threads(threads)}"):
         for repeat in range(config.repeats + 1):  # the first one warms up
             for key, work in passes.items():
                 start = time.perf_counter()
@@ -203,7 +201,7 @@ def _timed(
                 if repeat:
                     seconds[key].append(time.perf_counter() - start)
                 done += 1
-                display.update(f"{threads} threads", done, total)
+                display.update(_threads(threads), done, total)
     rows = []
     for (task, precision), times in seconds.items():
         rates = sorted(number / s for s in times)
@@ -250,8 +248,8 @@ def table(content: dict[str, Any]) -> str:
     return (
         f"Crystals per second of a network with {settings['parameters']:,} parameters on {rows[0]['processor']}"
         f"{'' if settings['device'] == 'cpu' else ' and ' + settings['device']}; "
-        f"{settings['crystals_in_a_pass']:,} crystals of {settings['atoms_per_crystal']:.1f} atoms on average, median of "
-        f"{settings['repeats']} passes [slowest, fastest].\n\n"
+        f"{settings['crystals_in_a_pass']:,} crystals of {settings['atoms_per_crystal']:.1f} atoms on average, "
+        f"median [slowest, fastest] of {settings['repeats']} passes.\n\n"
         + markdown_table(["", "float32", "mixed precision", "mixed / float32"], lines)
     )
 
@@ -264,7 +262,7 @@ def _threads(number: int) -> str:
     return f"{number} thread{'' if number == 1 else 's'}"
 
 
-def picture(rows: Sequence[dict[str, Any]]) -> "Figure":
+def picture(rows: Sequence[dict[str, Any]]) -> Figure:
     """Bars of the median, with the slowest and the fastest pass."""
     figure, (panel,) = canvas(width=6.5, height=3.6)
     groups = list(dict.fromkeys((row["task"], row["threads"]) for row in rows))

@@ -4,19 +4,16 @@ import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from druse_crystal.console import Display
 from druse_crystal.dataset import load_embedded
 from druse_crystal.manifest import Manifest
 from druse_scores import PairNetworkConfig
 from druse_train.config import FitConfig, OptimizerConfig
+from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, MARKED, canvas
 from druse_benchmarks.record import markdown_table, write_record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LOG = "log.csv"
 LOSSES = {
@@ -92,7 +89,7 @@ def training_curve(run: Path, *, out: Path, manifest: Manifest) -> Path:
         if (folder / name).is_file():
             manifest.add_input(folder / name)
     manifest.settings["marks_hours"] = list(MARKS)
-    manifest.results |= {"validations": rows, "table": {label: row for label, row in at_hours(rows)}}
+    manifest.results |= {"validations": rows, "table": dict(at_hours(rows))}
     return write_record(
         out,
         "training-curve",
@@ -122,7 +119,7 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def picture(rows: Sequence[Row]) -> "Figure":
+def picture(rows: Sequence[Row]) -> Figure:
     """Every loss against hours (above) and crystals seen (below)."""
     figure, panels = canvas(len(LOSSES), 2, width=12.0, height=5.6)
     best = min(rows, key=lambda row: row["val_total"])
@@ -131,7 +128,6 @@ def picture(rows: Sequence[Row]) -> "Figure":
             panel = panels[i * len(LOSSES) + j]
             panel.plot([scale * row[axis] for row in rows], [row[name] for row in rows], color=COLORS[j], linewidth=1.8)
             panel.plot([scale * best[axis]], [best[name]], marker="o", color=MARKED)
-            panel.set_yscale("log")
             panel.set_xlabel(label)
             if i == 0:
                 panel.set_title(title, fontsize=10)

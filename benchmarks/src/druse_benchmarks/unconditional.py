@@ -4,23 +4,23 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from druse_crystal.console import Display
 from druse_crystal.files import writable_folder, write_text
 from druse_crystal.manifest import Manifest
+from druse_energetics.reference import Reference, load_reference
 from druse_evaluate.config import EvaluationConfig
+from druse_evaluate.judging import check_relaxation, judge, pad
 from druse_evaluation.metrics import METRICS, Z_95, Average, Measured, Rate
+from druse_evaluation.summary import as_markdown, judge_sentence
+from druse_evaluation.table import Assessment
+from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, MARKED, canvas
 from druse_benchmarks.record import machine_load, plain, write_record
 from druse_benchmarks.sources import Source
-
-if TYPE_CHECKING:
-    from druse_energetics.reference import Reference
-    from druse_evaluation.table import Assessment
-    from matplotlib.figure import Figure
 
 NAME = "unconditional"
 FIRST, LAST = ("druse",), ("substitution", "pyxtal", "known")
@@ -57,9 +57,6 @@ def unconditional(
     Raises:
         ValueError: for settings that make no sense, or a folder that cannot be written to.
     """
-    from druse_energetics.reference import load_reference
-    from druse_evaluate.judging import check_relaxation
-
     if num < 1:
         raise ValueError(f"{num} crystals were asked for: ask for at least 1")
     check_relaxation(evaluation.relaxation)
@@ -89,13 +86,11 @@ def _measure(
     num: int,
     seed: int,
     evaluation: EvaluationConfig,
-    reference: "Reference",
+    reference: Reference,
     work: Path,
     display: Display,
 ) -> dict[str, Any]:
     """One method: its protocol and what came out."""
-    from druse_evaluate.judging import judge, pad
-
     manifest = Manifest(seed=seed)
     resumed = any(work.glob("*.jsonl"))
     candidates = pad(source(num, seed=seed, folder=work, display=display, manifest=manifest), num)
@@ -117,7 +112,7 @@ def _measure(
     }
 
 
-def _hull_distances(assessment: "Assessment") -> list[float]:
+def _hull_distances(assessment: Assessment) -> list[float]:
     """Judged hull distances in eV/atom, rising; crystals without one are left out."""
     above = assessment.values("energy_above_hull")
     return np.sort(above[np.isfinite(above)]).round(4).tolist()
@@ -131,8 +126,6 @@ def merge(out: Path, *, like: str, display: Display) -> None:
         like: method whose judge counts; files of another judge stay out.
         display: told which.
     """
-    from druse_evaluation.metrics import as_markdown, judge_sentence
-
     folder = out / NAME
     contents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
     for name in list(contents):
@@ -154,8 +147,9 @@ def merge(out: Path, *, like: str, display: Display) -> None:
     )
 
 
-def _judged_by(content: Mapping[str, Any]) -> tuple[Any, Any]:
-    return content["judge"], content["settings"]["relaxation"]
+def _judged_by(content: Mapping[str, Any]) -> list[Any]:
+    relaxation = content["settings"]["relaxation"]
+    return [content["judge"], *(relaxation[name] for name in ("potential", "fmax", "max_steps"))]
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -190,7 +184,7 @@ def _value(stored: Mapping[str, Any]) -> Rate | Average:
     return Average(average, middle, error, stored["n"], stored["unit"])
 
 
-def picture(contents: Mapping[str, Mapping[str, Any]]) -> "Figure":
+def picture(contents: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Cumulative distribution of the hull distance of every method."""
     figure, (panel,) = canvas(width=7.0, height=4.4)
     for bound in (0.0, 0.1):

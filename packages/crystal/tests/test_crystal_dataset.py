@@ -1,4 +1,5 @@
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,13 +68,14 @@ def test_select_and_subset(tmp_path):
 
 def test_what_does_not_fit_together_is_refused():
     crystal = load_embedded().crystals[0]
-    for arguments, words in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"ids": ["a"], "crystals": [crystal, crystal]}, "has 2 crystals, ids"),
         ({"ids": ["a", "a"], "crystals": [crystal, crystal]}, "'a' occurs more than once"),
         ({"ids": ["a"], "crystals": [crystal], "split": ["dev"]}, "unknown split 'dev'"),
         ({"ids": ["a"], "crystals": [crystal], "labels": {"gap": [1.0, 2.0]}}, "gap has shape"),
         ({"ids": ["a"], "crystals": [crystal], "labels": {"lattice": [1.0]}}, "cannot be called 'lattice'"),
-    ):
+    ]
+    for arguments, words in cases:
         with pytest.raises(ValueError, match=words):
             CrystalDataset(**arguments)
 

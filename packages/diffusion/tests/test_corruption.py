@@ -94,17 +94,18 @@ def test_wrapped_normal_score_is_the_derivative_of_the_log_density():
         assert torch.allclose(ours * s, truth * s, atol=1e-12)
 
 
-def test_corrector_leaves_the_distribution_of_a_normal_unchanged():
-    """Langevin steps with the exact score keep a wrapped normal's spread (up to the step's own error)."""
-    process, n = WrappedVE(), torch.full((3000,), 4)
+@pytest.mark.parametrize("atoms", [1, 4])
+def test_corrector_leaves_the_distribution_of_a_normal_unchanged(atoms):
+    """Langevin steps with the exact score keep a wrapped normal's spread, up to a step: (1 - snr^2)^-1/2."""
+    process, n = WrappedVE(), torch.full((3000,), atoms)
     t = torch.full((3000,), 0.35)
     sigma = process.sigma(t, n)[0].double()
     generator = RandomStreams(0, range(3000))
-    x = process.corrupt(torch.full((12000, 3), 0.5), t, n, generator=generator)
+    x = process.corrupt(torch.full((3000 * atoms, 3), 0.5), t, n, generator=generator)
     for _ in range(30):
-        prediction = (wrapped_normal_score(x.double() - 0.5, sigma.expand(12000, 1)) * sigma).float()
+        prediction = (wrapped_normal_score(x.double() - 0.5, sigma.expand(3000 * atoms, 1)) * sigma).float()
         x = process.correct(prediction, x, t, n, generator=generator)
-    assert float((x - 0.5).std() / sigma) == pytest.approx(1.0, abs=0.12)
+    assert float((x - 0.5).std() / sigma) == pytest.approx((1 - 0.4**2) ** -0.5, abs=0.03)
 
 
 def test_fixed_field_stays():

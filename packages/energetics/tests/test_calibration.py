@@ -73,13 +73,14 @@ def test_round_trip(made_up, tmp_path):
 
 
 def test_shipped_calibrations():
-    against_generated = load_calibration("sevennet-0")
+    against_generated, against_wbm = load_calibration("sevennet-0"), load_calibration("sevennet-0", "wbm")
+    assert against_generated is not None
+    assert against_wbm is not None
     assert against_generated.raw.n >= 400
     assert set(against_generated.groups) == {"CDVAE", "CrystaLLM", "FTCP", "Random"}
     assert against_generated.raw.bias > 0  # the judge is too kind
     assert abs(against_generated.calibrated.bias) < 0.01
     assert against_generated.calibrated.mae < against_generated.raw.mae
     assert against_generated.probability(0.0, 0.1) > against_generated.probability(0.1, 0.1)
-    against_wbm = load_calibration("sevennet-0", "wbm")
     assert against_wbm.raw.mae < against_generated.raw.mae
     assert load_calibration("chgnet") is None

@@ -8,6 +8,7 @@ from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.metrics import calibrated_sun_rate, funnel, sun_rate
 from druse_evaluation.novelty import KnownStructures
+from druse_evaluation.report import render_report
 from druse_evaluation.table import COLUMNS, Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
 
@@ -93,7 +94,7 @@ def test_what_is_unknown_is_null_not_false(assessment):
     for name in ("unique", "novel", "metastable", "stable", "sun_metastable"):
         assert assessment.table[name].to_pylist()[5:8] == [None, None, None]
     assert assessment.table["sun_metastable"][4].as_py() is None
-    assert assessment.table["energy_above_hull_calibrated"].null_count == 9
+    assert assessment.table["energy_above_hull_calibrated_generated"].null_count == 9
 
 
 def test_structure_facts(assessment):
@@ -187,7 +188,7 @@ def test_progress_of_every_stage(reference):
 
 
 def test_calibrated_judges(reference):
-    """The straight line DFT = judged + 0.05, errors uniform within 0.1 eV/atom."""
+    """The straight lines DFT = judged + 0.05 and DFT = judged, errors uniform within 0.1 eV/atom."""
     from dataclasses import replace
 
     from druse_energetics.calibration import Calibration, JudgeError
@@ -210,12 +211,19 @@ def test_calibrated_judges(reference):
     )
     found = assess(
         CANDIDATES,
-        reference=replace(reference, calibrations={"generated": calibration}),
+        reference=replace(reference, calibrations={"generated": calibration, "wbm": replace(calibration, intercept=0)}),
         relaxer=AnsweringRelaxer(RESULTS),
     )
-    assert found.values("energy_above_hull_calibrated")[:4] == pytest.approx([0.05, 0.10, 0.10, 0.0])
-    assert found.values("probability_metastable")[:4] == pytest.approx([0.75, 0.5, 0.5, 1.0])
-    assert found.values("probability_stable")[:4] == pytest.approx([0.25, 0.0, 0.0, 0.5])
-    assert np.isnan(found.values("probability_stable")[4:8]).all()
+    assert found.values("energy_above_hull_calibrated_generated")[:4] == pytest.approx([0.05, 0.10, 0.10, 0.0])
+    assert found.values("energy_above_hull_calibrated_wbm")[:4] == pytest.approx([0.0, 0.05, 0.05, -0.05])
+    assert found.values("probability_metastable_generated")[:4] == pytest.approx([0.75, 0.5, 0.5, 1.0])
+    assert found.values("probability_metastable_wbm")[:4] == pytest.approx([1.0, 0.75, 0.75, 1.0])
+    assert found.values("probability_stable_generated")[:4] == pytest.approx([0.25, 0.0, 0.0, 0.5])
+    assert found.values("probability_stable_wbm")[:4] == pytest.approx([0.5, 0.25, 0.25, 0.75])
+    assert np.isnan(found.values("probability_stable_generated")[4:8]).all()
     assert calibrated_sun_rate(found).count == pytest.approx(0.5 + 1.0)
-    assert found.metadata["calibration"]["precision_metastable"] == 0.4
+    assert calibrated_sun_rate(found, against="wbm").count == pytest.approx(0.75 + 1.0)
+    assert found.metadata["calibrations"]["generated"]["precision_metastable"] == 0.4
+    page = render_report(found)
+    assert "P(≤ 0.1), WBM" in page
+    assert "17 – 19 %" in page

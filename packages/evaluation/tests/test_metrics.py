@@ -1,42 +1,51 @@
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from druse_evaluation.metrics import (
     Average,
     Rate,
-    as_json,
-    as_markdown,
     calibrated_sun_rate,
     expected_rate,
     funnel,
-    judge_sentence,
     measure,
     rate,
     read_rate,
     strict_sun_rate,
     sun_rate,
 )
+from druse_evaluation.summary import as_json, as_markdown, judge_sentence
 from druse_evaluation.table import Assessment
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-METADATA = {
+METADATA: dict[str, Any] = {
     "judge": "test",
     "reference": "test",
     "n_known_structures": 3,
     "residual": {"mae": 0.03, "median": 0.02, "p90": 0.07, "n": 100},
-    "calibration": {
-        "against": "generated",
-        "n": 50,
-        "bias": 0.09,
-        "mean_absolute_error": 0.12,
-        "calibrated_mean_absolute_error": 0.08,
-        "spread": 0.09,
-        "precision_metastable": 0.31,
-        "recall_metastable": 0.9,
+    "calibrations": {
+        "generated": {
+            "n": 50,
+            "bias": 0.09,
+            "mean_absolute_error": 0.12,
+            "calibrated_mean_absolute_error": 0.08,
+            "spread": 0.09,
+            "precision_metastable": 0.31,
+            "recall_metastable": 0.9,
+        },
+        "wbm": {
+            "n": 1020,
+            "bias": -0.01,
+            "mean_absolute_error": 0.04,
+            "calibrated_mean_absolute_error": 0.03,
+            "spread": 0.03,
+            "precision_metastable": None,
+            "recall_metastable": 0.95,
+        },
     },
 }
 
@@ -55,8 +64,10 @@ def assessment():
             "stable": above <= 0,
             "unique": unique,
             "novel": novel,
-            "probability_metastable": p,
-            "probability_stable": p / 2,
+            "probability_metastable_generated": p / 2,
+            "probability_stable_generated": p / 4,
+            "probability_metastable_wbm": p,
+            "probability_stable_wbm": p / 2,
             "rmsd": above + 0.1,
             "space_group_number": 1 if above > 0.2 else 225,
         }
@@ -84,9 +95,22 @@ def test_counts_by_hand(assessment):
 
 
 def test_calibrated_rates_are_sums_of_probabilities(assessment):
-    assert expected_rate(assessment, "probability_metastable").count == pytest.approx(0.9 + 0.6 + 0.5 + 0.8 + 0.1)
-    assert calibrated_sun_rate(assessment).count == pytest.approx(0.9 + 0.6 + 0.1)
+    assert expected_rate(assessment, "probability_metastable_wbm").count == pytest.approx(0.9 + 0.6 + 0.5 + 0.8 + 0.1)
+    assert calibrated_sun_rate(assessment, against="wbm").count == pytest.approx(0.9 + 0.6 + 0.1)
+    assert calibrated_sun_rate(assessment).count == pytest.approx((0.9 + 0.6 + 0.1) / 2)
     assert calibrated_sun_rate(assessment).total == 8
+
+
+def test_every_rate_about_the_hull_is_measured_as_judged_and_by_both_calibrations(assessment):
+    values = {m.metric.name: m.value.as_dict() for m in measure(assessment)}
+    for name, count in {"metastable": 4, "stable": 1, "sun": 2, "strict_sun": 1}.items():
+        assert values[name]["count"] == count
+        hopeful = values[f"{name}_calibrated_wbm"]["count"]
+        assert hopeful > 0
+        assert values[f"{name}_calibrated_generated"]["count"] == pytest.approx(hopeful / 2)
+    labels = {m.metric.name: m.metric.label for m in measure(assessment)}
+    assert labels["metastable_calibrated_generated"] == "metastable (calibrated on generated crystals)"
+    assert labels["metastable_calibrated_wbm"] == "metastable (calibrated on substituted crystals, WBM)"
 
 
 def test_funnel_ends_with_sun(assessment):
@@ -118,11 +142,14 @@ def test_wilson_interval_by_hand():
 def test_the_judge_is_named_with_its_error():
     assert judge_sentence(METADATA) == (
         "Judge: test against the hull test; on 100 known crystals its formation energies are off by 30 meV/atom on "
-        "average, and by less than 70 meV/atom in 90 % of cases. Against DFT on 50 generated crystals its "
+        "average, and by less than 70 meV/atom in 90 % of cases. Against DFT (50 generated crystals) its "
         "distances to the hull are 90 meV/atom too low (median), off by 120 meV/atom on average as judged and by 80 "
-        "meV/atom once calibrated; of what it calls metastable there, 31 % is so."
+        "meV/atom once calibrated; of what it calls metastable there, 31 % is so. Against DFT (1,020 substituted "
+        "crystals, WBM) its distances to the hull are 10 meV/atom too high (median), off by 40 meV/atom on average as "
+        "judged and by 30 meV/atom once calibrated. Generated crystals are the cautious end; substituted ones, "
+        "computed exactly as the hull was, the hopeful."
     )
-    unknown = {"residual": {"mae": None, "median": None, "p90": None, "n": 0}, "calibration": None}
+    unknown = {"residual": {"mae": None, "median": None, "p90": None, "n": 0}, "calibrations": {}}
     assert "not been measured" in judge_sentence(METADATA | unknown)
     assert "not calibrated" in judge_sentence(METADATA | unknown)
 
@@ -152,10 +179,15 @@ def test_markdown_has_a_column_for_every_set(assessment):
 
 
 def test_uncalibrated_judges_and_empty_references_show_no_such_rates(assessment):
-    plain = Assessment(assessment.table, METADATA | {"calibration": None, "n_known_structures": 0})
+    plain = Assessment(assessment.table, METADATA | {"calibrations": {}, "n_known_structures": 0})
     names = {m.metric.name for m in measure(plain)}
     assert "metastable" in names
-    assert not names & {"metastable_calibrated", "sun", "sun_calibrated", "novelty"}
+    assert not names & {"sun", "novelty"}
+    assert not any("calibrated" in name for name in names)
+    one = {"calibrations": {"wbm": METADATA["calibrations"]["wbm"]}, "n_known_structures": 0}
+    names = {m.metric.name for m in measure(Assessment(assessment.table, METADATA | one))}
+    assert "metastable_calibrated_wbm" in names
+    assert not names & {"metastable_calibrated_generated", "sun_calibrated_wbm"}
 
 
 def test_crystals_judged_as_they_are_have_no_figures_about_relaxation():

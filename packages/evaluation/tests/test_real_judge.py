@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from druse_crystal.crystal import Crystal
 from druse_evaluation.assessment import assess
-from druse_evaluation.metrics import judge_sentence, measure, sun_rate
+from druse_evaluation.metrics import measure, sun_rate
+from druse_evaluation.summary import judge_sentence
 from druse_evaluation.testing import salt
 
 
@@ -29,6 +30,10 @@ def test_rock_salt_is_known_and_stable_and_a_strange_mixture_is_not():
     assert found.flags("known_formula").tolist() == [True, False, False]
     assert found.flags("novel").tolist() == [False, True, False]
     assert sun_rate(found).count == 0
-    assert found.values("probability_metastable")[0] > found.values("probability_metastable")[1]
+    cautious, hopeful = (found.values(f"probability_metastable_{name}") for name in ("generated", "wbm"))
+    assert cautious[0] > cautious[1]
+    assert hopeful[0] > cautious[0]
     assert "sevennet-0 against the hull embedded" in judge_sentence(found.metadata)
-    assert {"sun_calibrated", "metastable_calibrated"} <= {m.metric.name for m in measure(found)}
+    assert {"sun_calibrated_generated", "sun_calibrated_wbm", "metastable_calibrated_wbm"} <= {
+        m.metric.name for m in measure(found)
+    }

@@ -1,6 +1,5 @@
 """``druse``: generate, relax, evaluate, discover, info and train as one command line."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -51,9 +50,7 @@ def discover(
             raise ValueError(f"--pool is {pool}: it must be at least 1")
         from druse_crystal.manifest import Manifest
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_evaluate.metrics_table import metrics_table
-        from druse_evaluation.metrics import as_json as metrics_as_json
-        from druse_evaluation.metrics import judge_sentence, measure
+        from druse_evaluate.metrics_table import print_metrics
         from druse_generate.config import MODEL, make_config
 
         from druse.discovering import discover as run
@@ -71,12 +68,6 @@ def discover(
                 display=display,
                 manifest=Manifest(),
             )
-        measured = measure(assessment)
-        if as_json:
-            typer.echo(json.dumps(metrics_as_json(measured, assessment.metadata), indent=2))
-            return
-        from rich.console import Console
-
-        Console().print(metrics_table(measured))
-        Console().print(judge_sentence(assessment.metadata), style="dim", highlight=False)
-        display.say(f"{out / 'report.html'}")
+        print_metrics(assessment, as_json=as_json)
+        if not as_json:
+            display.say(f"{out / 'report.html'}")

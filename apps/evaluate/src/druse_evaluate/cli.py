@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from druse_crystal.console import Display, user_errors
 
-from druse_evaluate.metrics_table import metrics_table
+from druse_evaluate.metrics_table import print_metrics
 
 app = typer.Typer(
     name="druse-evaluate",
@@ -97,8 +97,6 @@ def evaluate(
     """
     with user_errors("druse evaluate"):
         from druse_crystal.manifest import Manifest
-        from druse_evaluation.metrics import as_json as metrics_as_json
-        from druse_evaluation.metrics import judge_sentence, measure
 
         from druse_evaluate.config import read_config, with_options
         from druse_evaluate.judging import judge, pad, read_inputs
@@ -117,15 +115,9 @@ def evaluate(
             for path in inputs:
                 manifest.add_input(path)
             assessment = judge(candidates, out=out, config=settings, display=display, manifest=manifest)
-        measured = measure(assessment)
-        if as_json:
-            typer.echo(json.dumps(metrics_as_json(measured, assessment.metadata), indent=2))
-            return
-        from rich.console import Console
-
-        Console().print(metrics_table(measured))
-        Console().print(judge_sentence(assessment.metadata), style="dim", highlight=False)
-        display.say(f"{_in_words(manifest.results['status'])}: {out / 'report.html'}")
+        print_metrics(assessment, as_json=as_json)
+        if not as_json:
+            display.say(f"{_in_words(manifest.results['status'])}: {out / 'report.html'}")
 
 
 def _in_words(counts: dict[str, int]) -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from druse_evaluation.table import Assessment
 
 MISSING = "was asked for, but does not exist"
-METASTABLE = 0.1  # eV/atom above the hull, for the running count
 
 
 def read_inputs(paths: Sequence[Path], *, display: Display) -> list[ReadResult]:
@@ -138,6 +137,8 @@ def _count(counts: Counter[str], relaxation: Relaxation, reference: "Reference |
     counts[relaxation.status.replace("_", " ")] += 1
     if reference is None or relaxation.crystal is None:
         return
+    from druse_evaluation.assessment import METASTABLE
+
     try:
         above = reference.energy_above_hull(relaxation.crystal, relaxation.energy)
     except ValueError:
@@ -175,8 +176,9 @@ def judge(
     """
     from druse_energetics.reference import load_reference
     from druse_evaluation.assessment import assess
-    from druse_evaluation.metrics import as_json, measure
+    from druse_evaluation.metrics import measure
     from druse_evaluation.report import write_report
+    from druse_evaluation.summary import as_json
 
     check_relaxation(config.relaxation)
     if reference is None:

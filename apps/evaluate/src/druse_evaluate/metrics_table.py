@@ -1,25 +1,44 @@
-"""The metrics for a terminal."""
+"""The metrics on stdout: a table for people, JSON for programs."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
     from druse_evaluation.metrics import Measured
+    from druse_evaluation.table import Assessment
+
+
+def print_metrics(assessment: "Assessment", *, as_json: bool = False) -> None:
+    """Print the metrics with the judge's own error."""
+    from druse_evaluation import summary
+    from druse_evaluation.metrics import measure
+
+    measured = measure(assessment)
+    if as_json:
+        print(json.dumps(summary.as_json(measured, assessment.metadata), indent=2))
+        return
+    console = Console()
+    console.print(metrics_table(measured))
+    console.print(summary.judge_sentence(assessment.metadata), style="dim", highlight=False)
 
 
 def metrics_table(measured: Sequence["Measured"]) -> Table:
     """The metrics for a terminal."""
     from druse_evaluation.metrics import Rate
+    from druse_evaluation.table import CALIBRATED_ON
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("metric")
     table.add_column("count", justify="right")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     for item in measured:
-        value = item.value
+        value, against = item.value, item.metric.against
+        label = f"  calibrated on {CALIBRATED_ON[against]}" if against else item.metric.label
         if isinstance(value, Rate):
             low, high = value.interval
             cells = (
@@ -27,16 +46,14 @@ def metrics_table(measured: Sequence["Measured"]) -> Table:
                 if value.count == int(value.count)
                 else f"{value.count:.1f} / {value.total}"
             )
-            table.add_row(
-                item.metric.label, cells, f"{100 * value.value:.1f} %", f"{100 * low:.1f} – {100 * high:.1f} %"
-            )
+            table.add_row(label, cells, f"{100 * value.value:.1f} %", f"{100 * low:.1f} – {100 * high:.1f} %")
         elif value.n:
             low, high = value.interval
             table.add_row(
-                item.metric.label,
+                label,
                 str(value.n),
                 f"{value.mean:.3f} {value.unit}",
                 f"{low:.3f} – {high:.3f}" if value.n > 1 else "",
             )
-            table.add_row("  median", "", f"{value.median:.3f} {value.unit}", "")
+            table.add_row("    median" if against else "  median", "", f"{value.median:.3f} {value.unit}", "")
     return table

@@ -1,16 +1,16 @@
-"""Finished relaxations on disk, one line each, so that an interrupted run continues where it stopped."""
+"""Finished relaxations on disk, so that an interrupted run continues where it stopped."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from druse_crystal.crystal import Crystal
-from druse_crystal.files import writable_folder
+from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_energetics.relaxation import Relaxation
+
+_PLAIN = ("status", "message", "energy", "initial_energy", "max_force", "n_steps")
 
 
 def crystal_key(crystal: Crystal) -> str:
@@ -22,9 +22,7 @@ def crystal_key(crystal: Crystal) -> str:
 
 
 class RelaxationStore:
-    """Relaxations by crystal, in a file of JSON lines that grows with every one that is finished.
-
-    The first line names the settings. A last line that was cut off by an interruption is dropped.
+    """Relaxations by crystal, in a ``Journal`` that grows with every one that is finished.
 
     Args:
         path: the file; made when the first relaxation is kept.
@@ -35,11 +33,11 @@ class RelaxationStore:
     """
 
     def __init__(self, path: str | os.PathLike, settings: Mapping[str, Any]):
-        self.path = Path(path)
-        self.settings = dict(settings)
-        self._relaxations: dict[str, Relaxation] = {}
-        if self.path.exists():
-            self._read()
+        self._journal = Journal(path, "relaxations", settings)
+        try:
+            self._relaxations = {line["key"]: _from_json(line) for line in self._journal.lines}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not hold relaxations: remove it, or choose another folder") from error
 
     def __len__(self) -> int:
         return len(self._relaxations)
@@ -54,46 +52,12 @@ class RelaxationStore:
         Raises:
             ValueError: if the folder cannot be written to.
         """
-        if not self.path.exists():
-            writable_folder(self.path.parent)
-            self._append({"druse_relaxations": 1, "settings": self.settings})
         key = crystal_key(crystal)
-        self._append({"key": key, **_as_json(relaxation)})
+        self._journal.keep({"key": key, **_as_json(relaxation)})
         self._relaxations[key] = relaxation
-
-    def _append(self, line: dict[str, Any]) -> None:
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise ValueError(f"cannot write {self.path} ({error.strerror or error})") from error
-
-    def _read(self) -> None:
-        content = self.path.read_bytes()
-        complete = content[: content.rfind(b"\n") + 1]
-        try:
-            first, *lines = [json.loads(line) for line in complete.splitlines()] or [{}]
-            if "druse_relaxations" not in first:
-                raise KeyError("druse_relaxations")
-            relaxations = {line["key"]: _from_json(line) for line in lines}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self.path} does not hold relaxations: remove it, or choose another folder") from error
-        if first["settings"] != self.settings:
-            raise ValueError(
-                f"{self.path} holds relaxations with other settings ({_in_words(first['settings'])}, now "
-                f"{_in_words(self.settings)}): choose another folder, or remove the file"
-            )
-        if len(complete) < len(content):
-            os.truncate(self.path, len(complete))
-        self._relaxations = relaxations
-
-
-def _in_words(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _as_json(relaxation: Relaxation) -> dict[str, Any]:
-    crystal = relaxation.crystal
     return {
         "status": relaxation.status,
         "message": relaxation.message,
@@ -101,24 +65,9 @@ def _as_json(relaxation: Relaxation) -> dict[str, Any]:
         "initial_energy": float(relaxation.initial_energy),
         "max_force": float(relaxation.max_force),
         "n_steps": int(relaxation.n_steps),
-        "crystal": None
-        if crystal is None
-        else {
-            "lattice": crystal.lattice.tolist(),
-            "frac_coords": crystal.frac_coords.tolist(),
-            "atomic_numbers": crystal.atomic_numbers.tolist(),
-        },
+        "crystal": crystal_as_json(relaxation.crystal),
     }
 
 
 def _from_json(line: Mapping[str, Any]) -> Relaxation:
-    crystal = line["crystal"]
-    return Relaxation(
-        crystal=None if crystal is None else Crystal(**{name: np.array(value) for name, value in crystal.items()}),
-        energy=line["energy"],
-        initial_energy=line["initial_energy"],
-        max_force=line["max_force"],
-        n_steps=line["n_steps"],
-        status=line["status"],
-        message=line["message"],
-    )
+    return Relaxation(crystal=crystal_from_json(line["crystal"]), **{name: line[name] for name in _PLAIN})

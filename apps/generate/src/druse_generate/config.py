@@ -19,7 +19,7 @@ class SamplerConfig:
         corrector_steps: Langevin steps before each predictor step.
     """
 
-    grid: str = "fast"
+    grid: str = "uniform"
     steps: int = 100
     corrector_steps: int = 1
 

@@ -57,8 +57,8 @@ class DiffusionModule(lightning.LightningModule):
         self.progress.seen += len(index) * self.trainer.world_size
         return losses.total.mean()
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Move the average of the weights."""
+    def advance(self) -> None:
+        """Count an optimiser step and move the average of the weights."""
         self.progress.step += 1
         decay = min(self.config.optimizer.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
         current = self.network.state_dict()
@@ -119,7 +119,8 @@ class Recorder(lightning.Callback):
         self.last_seen: tuple[float, int] | None = None
 
     def on_train_batch_end(self, trainer, module: DiffusionModule, *_: Any) -> None:
-        """Count the time, save when it is due, stop when the time is over."""
+        """Count the step and the time, save when it is due, stop when the time is over."""
+        module.advance()
         now = time.monotonic()
         module.progress.seconds += now - self.mark
         self.mark = now
@@ -289,10 +290,11 @@ def fit(
         world=trainer.world_size,
     )
     buckets = size_buckets(parts["val"].num_atoms, pair_budget=config.data.pair_budget, max_batch=config.data.max_batch)
+    validation: Any = [torch.tensor(bucket) for bucket in buckets]  # a list is a dataset to torch
     trainer.fit(
         module,
         train_dataloaders=DataLoader(stream, batch_size=None, collate_fn=_unchanged),
-        val_dataloaders=[torch.tensor(bucket) for bucket in buckets],
+        val_dataloaders=DataLoader(validation, batch_size=None, collate_fn=_unchanged),
     )
     return replace(module.progress)
 

@@ -63,7 +63,7 @@ class Journal:
         complete = content[: content.rfind(b"\n") + 1]
         try:
             first, *lines = [json.loads(line) for line in complete.splitlines()] or [{"druse": self.kind}]
-            if first["druse"] != self.kind:
+            if first["druse"] != self.kind or not all(isinstance(line, dict) for line in lines):
                 raise ValueError("another kind")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} does not hold {self.kind}: remove it, or choose another folder") from error

@@ -119,16 +119,13 @@ class WrappedVE(Corruption):
         *,
         generator: RandomStreams,
     ) -> Float[Tensor, "n 3"]:
-        """Langevin step ``x + eps score + sqrt(2 eps) z`` with ``eps = 2 (snr |z| / |score|)^2`` for every crystal.
+        """Langevin step ``x + eps score + sqrt(2 eps) z`` with ``eps = 2 (snr sigma)^2``.
 
-        The norms run over the atoms of one crystal, so that its path does not depend on the rest of the batch. ``eps``
-        is at most ``2 (snr sigma)^2``, its value for a score of the expected size: over a few atoms the norm of the
-        score is now and then very small, at large sigma always.
+        That is the published rule ``eps = 2 (snr |z| / |score|)^2`` for a score of the expected size ``|z| / sigma``.
+        With the norm of the crystal's own score the step would depend on the state, longer where the score is small,
+        and so spread the crystals: a wrapped normal becomes 1.4 times as wide for one atom, 1.2 times for four.
         """
-        sigma = self.sigma(t, num_atoms)
-        score = prediction / per_atom(sigma, num_atoms)
+        sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
+        eps = 2 * (self.snr * sigma) ** 2
         z = generator.atom_normal(num_atoms, 3).to(x_t.dtype)
-        noise_norm, score_norm = (sum_over_atoms(v.square().sum(-1), num_atoms).sqrt() for v in (z, score))
-        eps = torch.minimum(2 * (self.snr * noise_norm / score_norm.clamp(min=1e-12)) ** 2, 2 * (self.snr * sigma) ** 2)
-        eps = per_atom(eps, num_atoms)
-        return (x_t + eps * score + (2 * eps).sqrt() * z) % 1.0
+        return (x_t + eps * prediction / sigma + (2 * eps).sqrt() * z) % 1.0

@@ -129,16 +129,13 @@ class LatticeVP(Corruption):
         *,
         generator: RandomStreams,
     ) -> Float[Tensor, "b 3 3"]:
-        """Langevin step for every crystal by itself; the result is brought to its positive symmetric form.
+        """Langevin step with ``eps = 2 alpha (snr std)^2``; the result is brought to its positive symmetric form.
 
-        ``eps = 2 alpha (snr |Z| / |score|)^2``, at most its value ``2 alpha (snr std)^2`` for a score of expected size.
+        See ``WrappedVE.correct`` for why the step does not follow the norm of the score.
         """
-        std = self.std(t, num_atoms)
-        score = prediction / std[:, None, None]
-        noise = symmetric_noise(generator).to(x_t.dtype)
+        std = self.std(t, num_atoms)[:, None, None]
         earlier = (t - self.corrector_interval).clamp(min=0)
-        alpha = (self.mean_coefficient(t) / self.mean_coefficient(earlier)) ** 2
-        norms = [v.flatten(1).norm(dim=1) for v in (noise, score)]
-        width = torch.minimum(norms[0] / norms[1].clamp(min=1e-12), std)
-        eps = (2 * alpha * (self.snr * width) ** 2)[:, None, None]
-        return symmetric_form(x_t + eps * score + (2 * eps).sqrt() * noise)
+        alpha = (self.mean_coefficient(t) / self.mean_coefficient(earlier))[:, None, None] ** 2
+        eps = 2 * alpha * (self.snr * std) ** 2
+        noise = symmetric_noise(generator).to(x_t.dtype)
+        return symmetric_form(x_t + eps * prediction / std + (2 * eps).sqrt() * noise)

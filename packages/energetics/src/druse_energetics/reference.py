@@ -43,11 +43,6 @@ class Reference:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property
-    def calibration(self) -> Calibration | None:
-        """The calibration on generated crystals, the one to quote; None if there is none."""
-        return self.calibrations.get("generated")
-
-    @property
     def residual(self) -> Residual:
         """Error of the conversion on known crystals: mean, median, 90th percentile in eV/atom, and their number."""
         return self.corrections.residual

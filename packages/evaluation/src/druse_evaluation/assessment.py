@@ -1,7 +1,7 @@
 """Facts about a set of crystals, computed once: a row for every crystal that was asked for, a column for every fact."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluation.matching import Matcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
-from druse_evaluation.table import Assessment
+from druse_evaluation.table import CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
 
 METASTABLE = 0.1
@@ -86,14 +86,25 @@ def assess(
     for i, (candidate, relaxation) in enumerate(zip(candidates, relaxations, strict=True)):
         rows.append(_single_facts(candidate, relaxation, reference))
         progress("energies and symmetry", i + 1, total)
-    if reference.calibration is not None:
-        _add_calibrated(rows, reference.calibration)
+    calibrations = {name: reference.calibrations[name] for name in CALIBRATED_ON if name in reference.calibrations}
+    _add_calibrated(rows, calibrations)
     relaxed: list[Crystal | None] = [row.get("relaxed") for row in rows]
     firsts = first_occurrences(relaxed, matcher=matcher, on_crystal=lambda n: progress("uniqueness", n, total))
     for i, (row, crystal, first) in enumerate(zip(rows, relaxed, firsts, strict=True)):
         row.update(_set_facts(i, row, crystal, first, known, formulas, candidates))
         progress("novelty", i + 1, total)
-    return Assessment.from_rows(rows, metadata=_metadata(reference, judge, matcher, known))
+    return Assessment.from_rows(
+        rows,
+        metadata={
+            "reference": reference.name,
+            "n_known_structures": len(known),
+            "judge": judge,
+            "matcher": matcher.name,
+            "symprec": SYMPREC,
+            "residual": {name: _finite(value) for name, value in asdict(reference.residual).items()},
+            "calibrations": {name: _calibration_facts(calibration) for name, calibration in calibrations.items()},
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,18 +204,19 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
     return row
 
 
-def _add_calibrated(rows: Sequence[dict[str, Any]], calibration: Calibration) -> None:
-    """What DFT is expected to find, for the rows with a judged distance to the hull."""
+def _add_calibrated(rows: Sequence[dict[str, Any]], calibrations: Mapping[str, Calibration]) -> None:
+    """What DFT is expected to find, for the rows with a judged distance to the hull, by each calibration."""
     judged = [row for row in rows if "energy_above_hull" in row]
     if not judged:
         return
     above = np.array([row["energy_above_hull"] for row in judged])
-    expected = np.asarray(calibration.predicted_dft(above))
-    metastable, stable = (np.asarray(calibration.probability(above, bound)) for bound in (METASTABLE, STABLE))
-    for i, row in enumerate(judged):
-        row["energy_above_hull_calibrated"] = expected[i]
-        row["probability_metastable"] = metastable[i]
-        row["probability_stable"] = stable[i]
+    for name, calibration in calibrations.items():
+        expected = np.asarray(calibration.predicted_dft(above))
+        metastable, stable = (np.asarray(calibration.probability(above, bound)) for bound in (METASTABLE, STABLE))
+        for i, row in enumerate(judged):
+            row[f"energy_above_hull_calibrated_{name}"] = expected[i]
+            row[f"probability_metastable_{name}"] = metastable[i]
+            row[f"probability_stable_{name}"] = stable[i]
 
 
 def _set_facts(
@@ -246,24 +258,10 @@ def _further_known_formulas(reference: Reference) -> frozenset[str]:
     return load_known_formulas() if reference.name.startswith("embedded") else frozenset()
 
 
-def _metadata(reference: Reference, judge: str | None, matcher: Matcher, known: KnownStructures) -> dict[str, Any]:
-    calibration = reference.calibration
-    return {
-        "reference": reference.name,
-        "n_known_structures": len(known),
-        "judge": judge,
-        "matcher": matcher.name,
-        "symprec": SYMPREC,
-        "residual": {name: _finite(value) for name, value in asdict(reference.residual).items()},
-        "calibration": None if calibration is None else _calibration_facts(calibration),
-    }
-
-
 def _calibration_facts(calibration: Calibration) -> dict[str, Any]:
-    """Error of the judge against DFT on generated crystals, before and after calibration; eV/atom."""
+    """Error of the judge against DFT, before and after calibration; eV/atom."""
     raw, calibrated = calibration.raw, calibration.calibrated
     return {
-        "against": calibration.against,
         "n": raw.n,
         "bias": _finite(raw.bias),
         "mean_absolute_error": _finite(raw.mae),

@@ -11,7 +11,7 @@ from druse_evaluation.metrics import (
     calibrated_stable_rate,
     funnel,
 )
-from druse_evaluation.table import Assessment
+from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 ACCENT = "#7c5cff"
 SECOND = "#14b8a6"
@@ -27,6 +27,7 @@ CRYSTAL_SYSTEMS = {
     "hexagonal": "#fb923c",
     "cubic": "#f472b6",
 }
+_CALIBRATED = {"generated": ("cautious", "diamond"), "wbm": ("hopeful", "diamond-open")}
 HULL_RANGE = (-0.2, 0.6)
 """eV/atom shown of the distribution of hull distances; what lies beyond is counted in the outermost bins."""
 
@@ -89,7 +90,7 @@ def hull_figure(assessment: Assessment) -> go.Figure:
 
 
 def cumulative_figure(assessment: Assessment) -> go.Figure:
-    """Share of all crystals asked for at most so far above the hull, as judged; calibrated shares with intervals."""
+    """Share of all crystals asked for at most so far above the hull, as judged; both calibrated shares, intervals."""
     above = assessment.values("energy_above_hull")
     total = max(len(above), 1)
     ordered = np.sort(above[~np.isnan(above)])
@@ -104,8 +105,11 @@ def cumulative_figure(assessment: Assessment) -> go.Figure:
             hovertemplate="%{y:.1f} % at most %{x:.3f} eV/atom<extra></extra>",
         )
     )
-    if assessment.metadata.get("calibration"):
-        rates = calibrated_stable_rate(assessment), calibrated_metastable_rate(assessment)
+    for against in assessment.metadata.get("calibrations", {}):
+        rates = (
+            calibrated_stable_rate(assessment, against=against),
+            calibrated_metastable_rate(assessment, against=against),
+        )
         figure.add_scatter(
             x=[STABLE, METASTABLE],
             y=[100 * r.value for r in rates],
@@ -118,9 +122,11 @@ def cumulative_figure(assessment: Assessment) -> go.Figure:
                 "width": 5,
             },
             mode="markers",
-            marker={"color": SECOND, "size": 10, "symbol": "diamond"},
-            name="calibrated",
-            hovertemplate="%{y:.1f} % expected at most %{x:.1f} eV/atom<extra></extra>",
+            marker={"color": SECOND, "size": 10, "symbol": _CALIBRATED[against][1]},
+            name=_CALIBRATED[against][0],
+            hovertemplate="%{y:.1f} % expected at most %{x:.1f} eV/atom<extra>calibrated on "
+            + CALIBRATED_ON[against]
+            + "</extra>",
         )
     for bound in (STABLE, METASTABLE):
         figure.add_vline(x=bound, line={"dash": "dot", "width": 1.5, "color": WARM})

@@ -5,15 +5,16 @@ counts against the generator.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from druse_evaluation.table import Assessment
+from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -119,12 +120,21 @@ class Average:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit: its name in files, its name for people, what it means, and how it follows from the facts."""
+    """A figure of merit.
+
+    Attributes:
+        name: in files.
+        label: for people.
+        meaning: what it means.
+        compute: how it follows from the facts.
+        against: the calibration that it needs, None if it needs none.
+    """
 
     name: str
     label: str
     meaning: str
     compute: Callable[[Assessment], Rate | Average]
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,24 +228,24 @@ def strict_sun_rate(a: Assessment) -> Rate:
     return rate(a, "stable", "unique", "novel")
 
 
-def calibrated_metastable_rate(a: Assessment) -> Rate:
+def calibrated_metastable_rate(a: Assessment, *, against: str = "generated") -> Rate:
     """At most 0.1 eV/atom above the hull, as DFT is expected to find."""
-    return expected_rate(a, "probability_metastable")
+    return expected_rate(a, f"probability_metastable_{against}")
 
 
-def calibrated_stable_rate(a: Assessment) -> Rate:
+def calibrated_stable_rate(a: Assessment, *, against: str = "generated") -> Rate:
     """On the hull or below, as DFT is expected to find."""
-    return expected_rate(a, "probability_stable")
+    return expected_rate(a, f"probability_stable_{against}")
 
 
-def calibrated_sun_rate(a: Assessment) -> Rate:
+def calibrated_sun_rate(a: Assessment, *, against: str = "generated") -> Rate:
     """Metastable, unique and novel, as DFT is expected to find."""
-    return expected_rate(a, "probability_metastable", "unique", "novel")
+    return expected_rate(a, f"probability_metastable_{against}", "unique", "novel")
 
 
-def calibrated_strict_sun_rate(a: Assessment) -> Rate:
+def calibrated_strict_sun_rate(a: Assessment, *, against: str = "generated") -> Rate:
     """On the hull or below, unique and novel, as DFT is expected to find."""
-    return expected_rate(a, "probability_stable", "unique", "novel")
+    return expected_rate(a, f"probability_stable_{against}", "unique", "novel")
 
 
 def match_rate(a: Assessment) -> Rate:
@@ -258,9 +268,32 @@ def energy_above_hull(a: Assessment) -> Average:
     return Average.of(a.values("energy_above_hull"), "eV/atom")
 
 
-def calibrated_energy_above_hull(a: Assessment) -> Average:
+def calibrated_energy_above_hull(a: Assessment, *, against: str = "generated") -> Average:
     """Distance to the hull, as DFT is expected to find."""
-    return Average.of(a.values("energy_above_hull_calibrated"), "eV/atom")
+    return Average.of(a.values(f"energy_above_hull_calibrated_{against}"), "eV/atom")
+
+
+def _as_judged_and_calibrated(
+    name: str,
+    label: str,
+    meaning: str,
+    judged: Callable[..., Rate | Average],
+    calibrated: Callable[..., Rate | Average],
+) -> tuple[Metric, ...]:
+    """A metric about the hull as judged, and its value expected from DFT by each calibration."""
+    return (
+        Metric(name, f"{label} (as judged)", meaning, judged),
+        *(
+            Metric(
+                f"{name}_calibrated_{against}",
+                f"{label} (calibrated on {crystals})",
+                f"the same, expected from DFT: {'cautious' if against == 'generated' else 'hopeful'}",
+                partial(calibrated, against=against),
+                against,
+            )
+            for against, crystals in CALIBRATED_ON.items()
+        ),
+    )
 
 
 METRICS: tuple[Metric, ...] = (
@@ -274,32 +307,29 @@ METRICS: tuple[Metric, ...] = (
     Metric("novelty", "novel", "not in the reference", novelty),
     Metric("unique_novelty", "unique, novel", "both", unique_novelty),
     Metric("new_formula", "unique, of a new formula", "no known material has this formula", new_formula_rate),
-    Metric("metastable", "metastable (as judged)", "at most 0.1 eV/atom above the hull", metastable_rate),
-    Metric(
-        "metastable_calibrated", "metastable (calibrated)", "the same, expected from DFT", calibrated_metastable_rate
+    *_as_judged_and_calibrated(
+        "metastable",
+        "metastable",
+        "at most 0.1 eV/atom above the hull",
+        metastable_rate,
+        calibrated_metastable_rate,
     ),
-    Metric("stable", "stable (as judged)", "at most 0 eV/atom above the hull", stable_rate),
-    Metric("stable_calibrated", "stable (calibrated)", "the same, expected from DFT", calibrated_stable_rate),
-    Metric("sun", "metastable, unique, novel (as judged)", "S.U.N. at 0.1 eV/atom", sun_rate),
-    Metric(
-        "sun_calibrated", "metastable, unique, novel (calibrated)", "the same, expected from DFT", calibrated_sun_rate
+    *_as_judged_and_calibrated(
+        "stable", "stable", "at most 0 eV/atom above the hull", stable_rate, calibrated_stable_rate
     ),
-    Metric("strict_sun", "stable, unique, novel (as judged)", "S.U.N. at 0 eV/atom", strict_sun_rate),
-    Metric(
-        "strict_sun_calibrated",
-        "stable, unique, novel (calibrated)",
-        "the same, expected from DFT",
-        calibrated_strict_sun_rate,
+    *_as_judged_and_calibrated(
+        "sun", "metastable, unique, novel", "S.U.N. at 0.1 eV/atom", sun_rate, calibrated_sun_rate
+    ),
+    *_as_judged_and_calibrated(
+        "strict_sun", "stable, unique, novel", "S.U.N. at 0 eV/atom", strict_sun_rate, calibrated_strict_sun_rate
     ),
     Metric("p1", "space group P1", "no symmetry after relaxation", p1_rate),
     Metric("rmsd", "RMSD to relaxed", "mean displacement on relaxation", rmsd),
-    Metric(
-        "energy_above_hull", "energy above hull (as judged)", "mean over crystals with an energy", energy_above_hull
-    ),
-    Metric(
-        "energy_above_hull_calibrated",
-        "energy above hull (calibrated)",
-        "the same, expected from DFT",
+    *_as_judged_and_calibrated(
+        "energy_above_hull",
+        "energy above hull",
+        "mean over crystals with an energy",
+        energy_above_hull,
         calibrated_energy_above_hull,
     ),
 )
@@ -342,87 +372,22 @@ def funnel(assessment: Assessment) -> list[Stage]:
 def measure(assessment: Assessment) -> list[Measured]:
     """All metrics that the assessment has facts for.
 
-    Calibrated ones need a calibrated judge, those about novelty known structures, and those about relaxation that at
-    least one crystal was moved.
+    Calibrated ones need that calibration of the judge, those about novelty known structures, and those about relaxation
+    that at least one crystal was moved.
     """
-    calibrated = bool(assessment.metadata.get("calibration"))
+    calibrations = assessment.metadata.get("calibrations", {})
     known = assessment.metadata.get("n_known_structures", 0) > 0
-    needs_known = {
-        "novelty",
-        "unique_novelty",
-        "new_formula",
-        "sun",
-        "sun_calibrated",
-        "strict_sun",
-        "strict_sun_calibrated",
-    }
+    needs_known = ("novelty", "unique_novelty", "new_formula", "sun", "strict_sun")
     steps = assessment.values("n_steps")
     moved = bool((steps > 0).any()) or not bool((steps == 0).any())
-    needs_moved = {"convergence", "match", "rmsd"}
+    needs_moved = ("convergence", "match", "rmsd")
     return [
         Measured(metric, metric.compute(assessment))
         for metric in METRICS
-        if (moved or metric.name not in needs_moved)
-        and (calibrated or not metric.name.endswith("_calibrated"))
-        and (known or metric.name not in needs_known)
+        if (metric.against is None or metric.against in calibrations)
+        and (known or metric.name.partition("_calibrated_")[0] not in needs_known)
+        and (moved or metric.name not in needs_moved)
     ]
-
-
-def judge_sentence(metadata: Mapping[str, Any]) -> str:
-    """The judge's own error, to be printed beside every stable rate."""
-    judge = f"Judge: {metadata.get('judge') or 'energies as given'} against the hull {metadata.get('reference', '?')}"
-    residual = metadata["residual"]
-    if residual["mae"] is None:
-        parts = [f"{judge}; its error on known crystals has not been measured."]
-    else:
-        parts = [
-            f"{judge}; on {residual['n']:,} known crystals its formation energies are off by "
-            f"{1000 * residual['mae']:.0f} meV/atom on average, and by less than {1000 * residual['p90']:.0f} meV/atom "
-            "in 90 % of cases."
-        ]
-    calibration = metadata.get("calibration")
-    if calibration:
-        parts.append(_calibration_sentence(calibration))
-    else:
-        parts.append("This judge is not calibrated against DFT on generated crystals: stable rates are as judged only.")
-    return " ".join(parts)
-
-
-def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
-    if calibration["mean_absolute_error"] is None:
-        return "Its error against DFT on generated crystals has not been recorded."
-    bias = 1000 * calibration["bias"]
-    sentence = (
-        f"Against DFT on {calibration['n']:,} generated crystals its distances to the hull "
-        f"are {abs(bias):.0f} meV/atom too {'low' if bias > 0 else 'high'} (median), off by "
-        f"{1000 * calibration['mean_absolute_error']:.0f} meV/atom on average as judged and by "
-        f"{1000 * calibration['calibrated_mean_absolute_error']:.0f} meV/atom once calibrated"
-    )
-    if calibration["precision_metastable"] is not None:
-        sentence += f"; of what it calls metastable there, {100 * calibration['precision_metastable']:.0f} % is so"
-    return sentence + "."
-
-
-def as_json(measured: Sequence[Measured], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics and judge as plain JSON values."""
-    return {
-        "metrics": {m.metric.name: {"meaning": m.metric.meaning, **m.value.as_dict()} for m in measured},
-        "judge": dict(metadata),
-    }
-
-
-def as_markdown(sets: Mapping[str, Sequence[Measured]]) -> str:
-    """A Markdown table: a row for every metric, a column for every set; rates with 95 % Wilson intervals."""
-    names = list(sets)
-    values = {name: {m.metric.name: m.value for m in measured} for name, measured in sets.items()}
-    metrics = [metric for metric in METRICS if any(metric.name in column for column in values.values())]
-    lines = [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
-    requested = [next((str(v.total) for v in column.values() if isinstance(v, Rate)), "") for column in values.values()]
-    lines.append(f"| requested | {' | '.join(requested)} |")
-    for metric in metrics:
-        cells = [str(column[metric.name]) if metric.name in column else "" for column in values.values()]
-        lines.append(f"| {metric.label} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def _number(value: float) -> float | None:

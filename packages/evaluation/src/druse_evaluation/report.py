@@ -18,9 +18,9 @@ from druse_evaluation.metrics import (
     Average,
     Measured,
     Rate,
+    calibrated_metastable_rate,
     calibrated_sun_rate,
     convergence,
-    judge_sentence,
     match_rate,
     measure,
     metastable_rate,
@@ -29,7 +29,8 @@ from druse_evaluation.metrics import (
     sun_rate,
     validity,
 )
-from druse_evaluation.table import COLUMNS, Assessment
+from druse_evaluation.summary import judge_sentence
+from druse_evaluation.table import CALIBRATED_ON, COLUMNS, Assessment
 from druse_evaluation.viewer import scene
 
 N_BEST = 9
@@ -42,8 +43,8 @@ _SHOWN: tuple[tuple[str, str, int | None], ...] = (
     ("space_group_symbol", "space group", None),
     ("num_atoms", "atoms", 0),
     ("energy_above_hull", "above hull, eV/atom", 3),
-    ("energy_above_hull_calibrated", "calibrated", 3),
-    ("probability_metastable", "P(≤ 0.1)", 2),
+    ("probability_metastable_generated", "P(≤ 0.1), generated", 2),
+    ("probability_metastable_wbm", "P(≤ 0.1), WBM", 2),
     ("rmsd", "RMSD, Å", 3),
     ("unique", "unique", None),
     ("novel", "novel", None),
@@ -115,11 +116,15 @@ def render_report(
         hull_hint=_hull_hint(assessment),
         gallery_hint=_gallery_hint(assessment, len(crystals)),
         symmetry_hint=f"Relaxed crystals, tolerance 0.1 Å; {p1_rate(assessment)} without any symmetry (P1).",
+        cumulative_hint="Of all crystals asked for"
+        + ("; diamonds: expected from DFT." if assessment.metadata["calibrations"] else "."),
         rmsd_hint=f"Still the same structure: {match_rate(assessment)}.",
         status_hint=_status_hint(assessment),
         crystals=crystals,
         metrics=[_metric_row(m) for m in measured],
         judge=_judge_facts(assessment.metadata),
+        calibrated_on=[CALIBRATED_ON[name] for name in assessment.metadata["calibrations"]],
+        calibrations=_calibration_facts(assessment.metadata),
         judge_sentence=judge_sentence(assessment.metadata),
         provenance=json.dumps(dict(manifest or {}) | {"judge": dict(assessment.metadata)}, indent=2, default=str),
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
@@ -149,10 +154,13 @@ def _tiles(assessment: Assessment, measured: list[Measured]) -> list[dict[str, s
     tiles = []
     if "sun" in available:
         tiles.append(_rate_tile("metastable, unique, novel — as judged", sun_rate(assessment)))
+        calibrated = calibrated_sun_rate
     else:
         tiles.append(_rate_tile("metastable — as judged", metastable_rate(assessment)))
-    if "sun_calibrated" in available:
-        tiles.append(_rate_tile("the same, calibrated against DFT", calibrated_sun_rate(assessment)))
+        calibrated = calibrated_metastable_rate
+    rates = [calibrated(assessment, against=name) for name in assessment.metadata["calibrations"]]
+    if rates:
+        tiles.append(_expected_tile(rates))
     tiles.append(_rate_tile("structure and composition valid", validity(assessment)))
     if "convergence" not in available:
         return tiles
@@ -179,6 +187,18 @@ def _rate_tile(label: str, value: Rate) -> dict[str, str]:
     }
 
 
+def _expected_tile(rates: list[Rate]) -> dict[str, str]:
+    """The same rate by every calibration."""
+    total = rates[0].total
+    return {
+        "label": "the same — expected from DFT",
+        "value": " – ".join(f"{100 * rate.value:.0f}" for rate in rates) + " %" if total else "–",
+        "of": "",
+        "note": f"{' – '.join(_count(rate) for rate in rates)} of {total:,}"
+        + (", cautious – hopeful calibration" if len(rates) > 1 else ", calibrated"),
+    }
+
+
 def _count(value: Rate) -> str:
     return f"{value.count:,}" if float(value.count).is_integer() else f"{value.count:,.1f}"
 
@@ -197,11 +217,15 @@ def _hull_hint(assessment: Assessment) -> str:
 def _gallery_hint(assessment: Assessment, n: int) -> str:
     new = assessment.flags("unique") & assessment.flags("novel") & ~np.isnan(assessment.values("energy_above_hull"))
     if new.sum() >= n:
-        return f"The {n} unique, novel crystals that lie lowest, relaxed, as conventional cells."
-    return (
-        f"The {int(new.sum())} unique, novel crystals and, after them, the others that lie lowest; relaxed, as "
-        "conventional cells."
-    )
+        hint = f"The {n} unique, novel crystals that lie lowest, relaxed, as conventional cells."
+    else:
+        hint = (
+            f"The {int(new.sum())} unique, novel crystals and, after them, the others that lie lowest; relaxed, as "
+            "conventional cells."
+        )
+    if len(assessment.metadata["calibrations"]) > 1:
+        hint += " What is expected from DFT: calibrated on generated to calibrated on substituted crystals."
+    return hint
 
 
 def _status_hint(assessment: Assessment) -> str:
@@ -216,9 +240,12 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
         raise ValueError(f"crystal {row} has no relaxed structure to draw")
     drawn = scene(relaxed)
     shown = [("above hull, as judged", f"{facts['energy_above_hull']:+.3f} eV/atom")]
-    if facts["energy_above_hull_calibrated"] is not None:
-        shown.append(("expected from DFT", f"{facts['energy_above_hull_calibrated']:+.3f} eV/atom"))
-        shown.append(("chance of ≤ 0.1 eV/atom", f"{100 * facts['probability_metastable']:.0f} %"))
+    calibrations = assessment.metadata["calibrations"]
+    if calibrations:
+        expected = [facts[f"energy_above_hull_calibrated_{name}"] for name in calibrations]
+        chances = [facts[f"probability_metastable_{name}"] for name in calibrations]
+        shown.append(("expected from DFT", " to ".join(f"{energy:+.3f}" for energy in expected) + " eV/atom"))
+        shown.append(("P(≤ 0.1 eV/atom)", " to ".join(f"{100 * chance:.0f}" for chance in chances) + " %"))
     shown.append(("RMSD on relaxation", f"{facts['rmsd']:.3f} Å"))
     shown.append(("volume", f"{facts['volume_per_atom']:.1f} Å³/atom, {facts['num_atoms']} atoms"))
     chips = []
@@ -258,7 +285,8 @@ def _formula_html(formula: str) -> Markup:
 
 def _metric_row(measured: Measured) -> dict[str, Any]:
     value, metric = measured.value, measured.metric
-    row = {"label": metric.label, "meaning": metric.meaning}
+    label = f"calibrated on {CALIBRATED_ON[metric.against]}" if metric.against else metric.label
+    row = {"label": label, "under": metric.against is not None, "meaning": metric.meaning}
     if isinstance(value, Average):
         known = value.n > 0
         low, high = value.interval
@@ -288,17 +316,22 @@ def _judge_facts(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
     if residual["mae"] is not None:
         facts.append(("mean error, known crystals", f"{1000 * residual['mae']:.0f} meV/atom"))
         facts.append(("90 % of errors within", f"{1000 * residual['p90']:.0f} meV/atom"))
-    calibration = metadata.get("calibration") or {}
-    for name, key in (("median shift against DFT", "bias"), ("mean error against DFT", "mean_absolute_error")):
-        if calibration.get(key) is not None:
-            facts.append((name, f"{1000 * calibration[key]:.0f} meV/atom"))
-    for name, key in (
-        ("right when it says metastable", "precision_metastable"),
-        ("metastable ones found", "recall_metastable"),
-    ):
-        if calibration.get(key) is not None:
-            facts.append((name, f"{100 * calibration[key]:.0f} %"))
     return facts
+
+
+def _calibration_facts(metadata: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Rows of a table of the judge's errors against DFT: a name, and a value for each calibration."""
+    calibrations = metadata["calibrations"].values()
+    rows = [("crystals", [f"{c['n']:,}" for c in calibrations])]
+    for name, key, scale, unit in (
+        ("DFT minus judged, median", "bias", 1000, "meV/atom"),
+        ("mean error as judged", "mean_absolute_error", 1000, "meV/atom"),
+        ("mean error once calibrated", "calibrated_mean_absolute_error", 1000, "meV/atom"),
+        ("right when it says metastable", "precision_metastable", 100, "%"),
+        ("metastable ones found", "recall_metastable", 100, "%"),
+    ):
+        rows.append((name, ["–" if c[key] is None else f"{scale * c[key]:.0f} {unit}" for c in calibrations]))
+    return rows
 
 
 def _table(assessment: Assessment) -> dict[str, Any]:

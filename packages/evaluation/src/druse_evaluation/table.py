@@ -21,6 +21,9 @@ _STRUCTURE = pa.struct(
     ]
 )
 
+CALIBRATED_ON: dict[str, str] = {"generated": "generated crystals", "wbm": "substituted crystals, WBM"}
+"""What a judge is calibrated on, in words: the cautious end first, the hopeful one after it."""
+
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "source": (pa.string(), "file and member, or position, that the crystal comes from"),
     "status": (
@@ -54,9 +57,15 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "relaxation_energy_per_atom": (pa.float64(), "eV/atom, relaxed minus as given"),
     "formation_energy_per_atom": (pa.float64(), "eV/atom on the scale of the reference's hull"),
     "energy_above_hull": (pa.float64(), "eV/atom as judged; negative below the hull"),
-    "energy_above_hull_calibrated": (pa.float64(), "eV/atom, expected from DFT for such a judgement"),
-    "probability_metastable": (pa.float64(), "chance that DFT finds at most 0.1 eV/atom"),
-    "probability_stable": (pa.float64(), "chance that DFT finds at most 0 eV/atom"),
+    **{
+        name.format(against): (pa.float64(), f"{meaning}; calibrated on {crystals}")
+        for against, crystals in CALIBRATED_ON.items()
+        for name, meaning in (
+            ("energy_above_hull_calibrated_{}", "eV/atom, expected from DFT for such a judgement"),
+            ("probability_metastable_{}", "chance that DFT finds at most 0.1 eV/atom"),
+            ("probability_stable_{}", "chance that DFT finds at most 0 eV/atom"),
+        )
+    },
     "metastable": (pa.bool_(), "at most 0.1 eV/atom above the hull, as judged"),
     "stable": (pa.bool_(), "on the hull or below it, as judged"),
     "rmsd": (pa.float64(), "Å, atoms of the crystal as given to the relaxed one; upper bound if nothing matches"),

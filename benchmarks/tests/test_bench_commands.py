@@ -1,0 +1,73 @@
+"""The commands from the command line, at the size that only shows that they run."""
+
+import json
+
+import pytest
+from druse_benchmarks.cli import app
+from typer.testing import CliRunner
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "build" / "benchmarks-smoke" / "results"
+
+
+def check(result, folder, name):
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip().endswith("table.md")
+    assert (folder / "table.md").read_text().count("|") > 10
+    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((folder / f"{name}.json").read_text())
+    assert content["command"]
+    assert {"versions", "machine", "settings", "inputs", "results", "timings", "seed"} <= content.keys()
+    return content
+
+
+def test_throughput(here, tiny_model):
+    result = run("throughput", "--smoke", "--model", tiny_model, "--quiet")
+    assert len(check(result, here / "throughput", "throughput")["results"]["rows"]) == 4
+
+
+def test_training_curve(here):
+    content = check(run("training-curve", "--smoke", "--quiet"), here / "training-curve", "training-curve")
+    assert [row["step"] for row in content["results"]["validations"]] == [6, 12, 18, 24]
+
+
+@pytest.mark.slow
+def test_steps(here):
+    content = check(run("steps", "--smoke", "--relax", "--quiet"), here / "steps", "steps")
+    assert [row["sampler"] for row in content["results"]["rows"]] == ["fast:10+0", "fast:10+1"]
+
+
+@pytest.mark.slow
+def test_unconditional(here):
+    result = run("unconditional", "--smoke", "--quiet")
+    for name in ("druse", "substitution", "pyxtal", "known"):
+        assert check(result, here / "unconditional", name)["results"]["read"]["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["throughput", "--threads", "two"], "a number such as 1"),
+        (["throughput", "--model", "nowhere"], "does not exist"),
+        (["unconditional", "--methods", "magic"], "no method 'magic'"),
+        (["unconditional", "--num", 0], "at least 1"),
+        (["unconditional", "--parents", "nowhere.parquet"], "nowhere.parquet"),
+        (["unconditional", "--potential", "m3gnet"], "m3gnet"),
+        (["steps", "--samplers", "slow:10"], "no sampler such as"),
+        (["training-curve"], "which run"),
+        (["training-curve", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_requests_are_one_sentence(here, arguments, words):
+    result = run(*arguments, "--quiet")
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not here.exists()
