@@ -46,7 +46,7 @@ _GRIDS = {"fast": fast_times, "uniform": uniform_times}
 
 SAMPLERS = {
     "fast": SamplerConfig(),
-    "predictor": SamplerConfig(steps=200, corrector_steps=0),
+    "predictor": SamplerConfig(grid="fast", steps=200, corrector_steps=0),
     "paper": SamplerConfig(grid="uniform", steps=1000, corrector_steps=1),
 }
 """Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000."""

@@ -26,6 +26,7 @@ from druse_train.state import Progress, apply_moments, load_state, save_state
 FIELDS = ("lattice", "frac_coords", "species")
 VALIDATION_SEED = 2**32 - 1
 STATE, LOG = "state.safetensors", "log.csv"
+LONGEST_STEP = 60.0  # seconds; a longer one was a pause (a stopped process, a sleeping laptop), which is no training
 
 
 class DiffusionModule(lightning.LightningModule):
@@ -116,13 +117,12 @@ class Recorder(lightning.Callback):
     def __init__(self, folder: Path, card: dict[str, Any], show: Callable[[str, dict[str, float]], None]):
         self.folder, self.card, self.show = folder, card, show
         self.saved = self.mark = time.monotonic()
-        self.last_seen: tuple[float, int] | None = None
 
     def on_train_batch_end(self, trainer, module: DiffusionModule, *_: Any) -> None:
         """Count the step and the time, save when it is due, stop when the time is over."""
         module.advance()
         now = time.monotonic()
-        module.progress.seconds += now - self.mark
+        module.progress.seconds += min(now - self.mark, LONGEST_STEP)
         self.mark = now
         limit = module.config.max_hours
         if limit is not None and module.progress.seconds > limit * 3600:
@@ -132,10 +132,6 @@ class Recorder(lightning.Callback):
             self.show("train", losses | {"step": module.progress.step, "hours": module.progress.seconds / 3600})
         if now - self.saved > module.config.checkpoint_every_minutes * 60:
             self.save(trainer, module)
-
-    def on_validation_start(self, *_: Any) -> None:
-        """Time spent on validation is not training."""
-        self.paused = time.monotonic()
 
     def on_validation_end(self, trainer, module: DiffusionModule) -> None:
         """Log, keep the best."""
