@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from druse_crystal import Crystal
+from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
 from druse_scores import load_checkpoint
-from druse_train.batches import BatchStream, Place, size_buckets
+from druse_train.batches import BatchStream, Place
 from druse_train.cli import app
 from druse_train.config import FitConfig, read_recipe, recipe_text
 from druse_train.state import load_state

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from druse_crystal import CrystalBatch
+from druse_crystal.batch import size_buckets
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.manifest import Manifest, file_hash
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
 from druse_generate.config import GenerateConfig
 from druse_scores import PairNetwork, load_checkpoint
-from druse_train.batches import BatchStream, as_batch, size_buckets
+from druse_train.batches import BatchStream, as_batch
 from druse_train.config import FitConfig
 from matplotlib.figure import Figure
 
@@ -160,7 +161,7 @@ def _noisy(clean: CrystalBatch, config: ThroughputConfig) -> list[tuple[CrystalB
     """Crystals at random times of the diffusion, in the generator's batches."""
     sizes = clean.num_atoms.numpy()
     parts, process = [], CrystalProcess()
-    for bucket in size_buckets(sizes, pair_budget=GenerateConfig().batch_pairs, max_batch=len(sizes)):
+    for bucket in size_buckets(sizes, pair_budget=GenerateConfig().batch_pairs):
         part = clean.select(torch.tensor(bucket))
         streams = RandomStreams(config.seed, torch.tensor(bucket))
         t = streams.crystal_uniform(1).squeeze(-1)

@@ -73,7 +73,7 @@ def discover(
         display=display,
         manifest=manifest,
         reference=reference,
-        title=f"{num} crystals grown by Druse",
+        title=f"{num} crystals grown by Druse" + (f", the best of {len(draws)} drawn" if pool > 1 else ""),
     )
     write_crystals(out, assessment)
     return assessment

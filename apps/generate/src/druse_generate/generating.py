@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from druse_crystal import Crystal, CrystalBatch
+from druse_crystal.batch import size_buckets
 from druse_diffusion import CrystalProcess, RandomStreams, sample
 from druse_scores import Checkpoint
 
@@ -73,7 +74,7 @@ def generate(
     process, times = CrystalProcess(), config.sampler.times
     device = next(checkpoint.network.parameters()).device
     done = 0
-    for batch in _batches(sizes, config.batch_pairs):
+    for batch in size_buckets(sizes, pair_budget=config.batch_pairs):
         num_atoms = torch.tensor(sizes[batch], device=device)
         total = int(num_atoms.sum())
         template = CrystalBatch(
@@ -98,16 +99,6 @@ def generate(
         )
         done += len(batch)
         yield [_as_draw(int(indices[i]), drawn.select([row])) for row, i in enumerate(batch)]
-
-
-def _batches(sizes: np.ndarray, pairs: int) -> Iterator[np.ndarray]:
-    """Positions in batches of similar size, small crystals first."""
-    order = np.argsort(sizes, kind="stable")
-    start = 0
-    for stop in range(1, len(order) + 1):
-        if stop == len(order) or (stop + 1 - start) * int(sizes[order[stop]]) ** 2 > pairs:
-            yield order[start:stop]
-            start = stop
 
 
 def _as_draw(index: int, one: CrystalBatch) -> Draw:

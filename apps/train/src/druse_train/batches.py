@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from druse_crystal import CrystalBatch
+from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset, PackedCrystals
 from druse_crystal.lattice import symmetric_form
 from jaxtyping import Int
@@ -26,18 +27,6 @@ def as_batch(dataset: CrystalDataset) -> CrystalBatch:
         atomic_numbers=torch.tensor(packed.atomic_numbers),
         num_atoms=torch.tensor(packed.num_atoms),
     )
-
-
-def size_buckets(num_atoms: Int[np.ndarray, " b"], *, pair_budget: int, max_batch: int) -> list[np.ndarray]:
-    """Cut positions, sorted by number of atoms, into batches within the budget of pairs."""
-    order = np.argsort(num_atoms, kind="stable")
-    buckets, start = [], 0
-    for stop in range(1, len(order) + 1):
-        full = stop == len(order) or (stop + 1 - start) * int(num_atoms[order[stop]]) ** 2 > pair_budget
-        if full or stop - start == max_batch:
-            buckets.append(order[start:stop])
-            start = stop
-    return buckets
 
 
 class Place(NamedTuple):

@@ -13,13 +13,14 @@ import lightning
 import numpy as np
 import torch
 from druse_crystal import CrystalBatch
+from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
 from druse_scores import Checkpoint, PairNetwork, load_checkpoint, save_checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from druse_train.batches import BatchStream, Place, as_batch, size_buckets
+from druse_train.batches import BatchStream, Place, as_batch
 from druse_train.config import FitConfig
 from druse_train.state import Progress, apply_moments, load_state, save_state
 

@@ -11,6 +11,25 @@ from torch import Tensor
 from druse_crystal.crystal import Crystal
 
 
+def size_buckets(num_atoms: np.ndarray, *, pair_budget: int, max_batch: int | None = None) -> list[np.ndarray]:
+    """Positions of crystals, smallest crystals first, cut into batches of similar size.
+
+    Args:
+        num_atoms: (b,) of every crystal.
+        pair_budget: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` at or below this;
+            a crystal that is larger by itself gets a batch of its own.
+        max_batch: most crystals in a batch; None: no limit.
+    """
+    order = np.argsort(num_atoms, kind="stable")
+    buckets, start = [], 0
+    for stop in range(1, len(order) + 1):
+        full = stop == len(order) or (stop + 1 - start) * int(num_atoms[order[stop]]) ** 2 > pair_budget
+        if full or stop - start == max_batch:
+            buckets.append(order[start:stop])
+            start = stop
+    return buckets
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CrystalBatch:
     """A ragged batch of ``b`` crystals with ``n`` atoms in all.
