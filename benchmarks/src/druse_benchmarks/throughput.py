@@ -18,7 +18,7 @@ from druse_crystal.dataset import CrystalDataset
 from druse_crystal.manifest import Manifest, file_hash
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
 from druse_generate.config import GenerateConfig
-from druse_scores import PairNetwork, load_checkpoint
+from druse_scores import PairNetwork, has_bfloat16, load_checkpoint
 from druse_train.batches import BatchStream, as_batch
 from druse_train.config import FitConfig
 from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ from druse_benchmarks.record import machine_load, markdown_table, write_record
 
 TASKS = ("training", "inference")
 PRECISIONS = {"float32": False, "mixed": True}
+"""Mixed precision is timed only where the hardware has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,8 @@ def _timed(
     """A row for each task and precision; their passes take turns, so that a busy moment hits all of them."""
     passes: dict[tuple[str, str], Callable[[], None]] = {}
     for name, mixed in PRECISIONS.items():
+        if mixed and not has_bfloat16(torch.device(config.device)):
+            continue
         own = copy.deepcopy(network)
         own.mixed_precision = mixed
         learner = Learner(copy.deepcopy(own), recipe, config.seed)
@@ -235,23 +238,27 @@ def table(content: dict[str, Any]) -> str:
     """The record as Markdown: rates with their range, and ratios."""
     rows, settings = content["results"]["rows"], content["settings"]["throughput"]
     rates = {(r["threads"], r["task"], r["precision"]): r for r in rows}
+    precisions = list(dict.fromkeys(r["precision"] for r in rows))
     lines = []
     for threads in dict.fromkeys(r["threads"] for r in rows):
         for task in TASKS:
-            single, mixed = (rates[threads, task, precision] for precision in PRECISIONS)
-            ratio = mixed["crystals_per_second"] / single["crystals_per_second"]
-            lines.append([f"{task}, {_threads(threads)}", _range(single), _range(mixed), f"{ratio:.2f}"])
+            timed = [rates[threads, task, precision] for precision in precisions]
+            line = [f"{task}, {_threads(threads)}", *map(_range, timed)]
+            if len(timed) > 1:
+                line.append(f"{timed[1]['crystals_per_second'] / timed[0]['crystals_per_second']:.2f}")
+            lines.append(line)
         ratios = [
             rates[threads, "inference", p]["crystals_per_second"] / rates[threads, "training", p]["crystals_per_second"]
-            for p in PRECISIONS
+            for p in precisions
         ]
-        lines.append([f"inference / training, {_threads(threads)}", *(f"{ratio:.2f}" for ratio in ratios), ""])
+        blank = [""] * (len(ratios) - 1)
+        lines.append([f"inference / training, {_threads(threads)}", *(f"{ratio:.2f}" for ratio in ratios), *blank])
     return (
         f"Crystals per second of a network with {settings['parameters']:,} parameters on {rows[0]['processor']}"
         f"{'' if settings['device'] == 'cpu' else ' and ' + settings['device']}; "
         f"{settings['crystals_in_a_pass']:,} crystals of {settings['atoms_per_crystal']:.1f} atoms on average, "
         f"median [slowest, fastest] of {settings['repeats']} passes.\n\n"
-        + markdown_table(["", "float32", "mixed precision", "mixed / float32"], lines)
+        + markdown_table(["", "float32", "mixed precision", "mixed / float32"][: len(lines[0])], lines)
     )
 
 
@@ -267,14 +274,15 @@ def picture(rows: Sequence[dict[str, Any]]) -> Figure:
     """Bars of the median, with the slowest and the fastest pass."""
     figure, (panel,) = canvas(width=6.5, height=3.6)
     groups = list(dict.fromkeys((row["task"], row["threads"]) for row in rows))
-    for i, precision in enumerate(PRECISIONS):
+    precisions = list(dict.fromkeys(row["precision"] for row in rows))
+    for i, precision in enumerate(precisions):
         part = [
             row
             for group in groups
             for row in rows
             if (row["task"], row["threads"], row["precision"]) == (*group, precision)
         ]
-        x = np.arange(len(groups)) + 0.38 * (i - 0.5)
+        x = np.arange(len(groups)) + 0.38 * (i - (len(precisions) - 1) / 2)
         height = [row["crystals_per_second"] for row in part]
         spread = [
             [row["crystals_per_second"] - row["slowest"], row["fastest"] - row["crystals_per_second"]] for row in part

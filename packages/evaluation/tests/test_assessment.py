@@ -1,9 +1,11 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from druse_crystal.io import ReadResult
+from druse_energetics.calibration import Calibration, JudgeError
 from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.metrics import calibrated_sun_rate, funnel, sun_rate
@@ -34,6 +36,26 @@ RESULTS = [
     lost("overlap", "two atoms are 0.08 Å apart"),
     relaxed(salt(5.64), -1.5),
 ]
+
+
+def calibration() -> Calibration:
+    """The straight line DFT = judged + 0.05, errors uniform within 0.1 eV/atom."""
+    error = JudgeError(
+        n=60, bias=0.05, mae=0.06, spread=0.04, precision={"0.1": 0.4}, recall={"0.1": 0.8}, judged={}, dft={}
+    )
+    return Calibration(
+        potential="answers",
+        against="generated",
+        intercept=0.05,
+        slope=1.0,
+        spread_intercept=0.1,
+        spread_slope=0.0,
+        quantiles=np.linspace(-1, 1, 101).tolist(),
+        floor=-1.0,
+        raw=error,
+        calibrated=error,
+        rates={},
+    )
 
 
 @pytest.fixture
@@ -75,6 +97,23 @@ def test_energies(assessment):
     assert assessment.values("formation_energy_per_atom")[1] == pytest.approx(-1.95)
     assert assessment.values("relaxation_energy_per_atom")[0] == pytest.approx(-0.2)
     assert assessment.flags("metastable").tolist() == [True, True, True, True] + 5 * [False]
+
+
+def test_far_below_the_hull_is_doubted(reference):
+    results = [relaxed(simple_cubic_salt(3.5), -2.29), relaxed(POTASSIUM_BROMIDE, -2.21), relaxed(salt(5.64), -1.9)]
+    candidates = [simple_cubic_salt(3.4), POTASSIUM_BROMIDE, salt(5.5)]
+    reference = replace(reference, calibrations={"generated": calibration()})
+    assessment = assess(candidates, reference=reference, relaxer=AnsweringRelaxer(results))
+    assert assessment.values("energy_above_hull") == pytest.approx([-0.29, -0.31, 0.1])
+    assert assessment.strings("status") == ["judged", "doubtful", "judged"]
+    assert assessment.strings("message")[1] == (
+        "judged 0.31 eV/atom below the hull: an error of the judge is likelier than a discovery"
+    )
+    assert assessment.table["stable"].to_pylist() == [True, False, False]
+    assert assessment.table["metastable"].to_pylist() == [True, False, True]
+    assert assessment.table["probability_metastable_generated"].is_null().to_pylist() == [False, True, False]
+    assert assessment.ranking() == [0, 1, 2]  # the doubtful one is new, the last one known
+    assert sun_rate(assessment).count == 1
 
 
 def test_uniqueness_and_novelty(assessment):
@@ -188,30 +227,11 @@ def test_progress_of_every_stage(reference):
 
 
 def test_calibrated_judges(reference):
-    """The straight lines DFT = judged + 0.05 and DFT = judged, errors uniform within 0.1 eV/atom."""
-    from dataclasses import replace
-
-    from druse_energetics.calibration import Calibration, JudgeError
-
-    error = JudgeError(
-        n=60, bias=0.05, mae=0.06, spread=0.04, precision={"0.1": 0.4}, recall={"0.1": 0.8}, judged={}, dft={}
-    )
-    calibration = Calibration(
-        potential="answers",
-        against="generated",
-        intercept=0.05,
-        slope=1.0,
-        spread_intercept=0.1,
-        spread_slope=0.0,
-        quantiles=np.linspace(-1, 1, 101).tolist(),
-        floor=-1.0,
-        raw=error,
-        calibrated=error,
-        rates={},
-    )
+    """The straight lines DFT = judged + 0.05 and DFT = judged."""
+    cautious = calibration()
     found = assess(
         CANDIDATES,
-        reference=replace(reference, calibrations={"generated": calibration, "wbm": replace(calibration, intercept=0)}),
+        reference=replace(reference, calibrations={"generated": cautious, "wbm": replace(cautious, intercept=0)}),
         relaxer=AnsweringRelaxer(RESULTS),
     )
     assert found.values("energy_above_hull_calibrated_generated")[:4] == pytest.approx([0.05, 0.10, 0.10, 0.0])

@@ -8,7 +8,7 @@ import torch
 from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.lattice import symmetric_form
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
-from druse_scores import PairNetwork, PairNetworkConfig
+from druse_scores import PairNetwork, PairNetworkConfig, has_bfloat16
 from druse_scores.equivariant.geometry import pair_geometry, smooth_cutoff
 from druse_scores.testing import check_score_model
 
@@ -147,3 +147,14 @@ def test_mixed_precision_stays_close():
         a, b = plain(noisy, t), mixed(noisy, t)
     assert a.frac_coords.dtype == b.frac_coords.dtype == torch.float32
     assert (a.lattice - b.lattice).abs().max() < 0.05 * a.lattice.abs().max()
+
+
+def test_bfloat16_is_for_hardware_that_has_it(monkeypatch):
+    for capabilities, expected in (
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True, "amx_bf16": False}, True),
+        ({"neon": True, "bf16": True}, True),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities)
+        assert has_bfloat16(torch.device("cpu")) is expected
+    assert not has_bfloat16(torch.device("mps"))

@@ -11,6 +11,7 @@ import numpy as np
 from druse_crystal import Crystal
 from druse_energetics.potential import Potential, unknown_elements
 from druse_energetics.reference import Reference
+from druse_evaluation.assessment import DOUBTFUL
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.validity import composition_valid, structure_valid
@@ -42,7 +43,8 @@ def screen(
     """Choose ``num`` crystals of a pool.
 
     A crystal must be structurally valid and made of elements that the judge knows. The others are ranked: new and
-    first of their kind before known or repeated, charge-balanced before not, then by energy above hull.
+    first of their kind before known or repeated, charge-balanced before not, then by energy above hull. An energy so
+    far below the hull that it must be wrong counts as no energy.
 
     Args:
         crystals: the pool; None where the generator failed.
@@ -84,6 +86,7 @@ def screen(
 
 def _above_hull(reference: Reference, crystal: Crystal, energy: float) -> float:
     try:
-        return reference.energy_above_hull(crystal, energy)
+        above = reference.energy_above_hull(crystal, energy)
     except ValueError:
         return float("nan")
+    return above if above >= DOUBTFUL else float("nan")

@@ -63,7 +63,7 @@ class FitConfig:
         max_steps: stop after so many steps; None: no limit.
         validate_every_steps: steps between validations.
         checkpoint_every_minutes: minutes between checkpoints: what a kill can cost.
-        mixed_precision: bfloat16 matrix products.
+        mixed_precision: bfloat16 matrix products; None: where the hardware has instructions for them.
         threads: CPU threads; None: torch's choice.
         devices: number of processes (Lightning's DDP); a batch then goes to one of them.
         tensorboard: also write TensorBoard logs.
@@ -79,7 +79,7 @@ class FitConfig:
     max_steps: int | None = None
     validate_every_steps: int = 2000
     checkpoint_every_minutes: float = 5.0
-    mixed_precision: bool = True
+    mixed_precision: bool | None = None
     threads: int | None = None
     devices: int = 1
     tensorboard: bool = False

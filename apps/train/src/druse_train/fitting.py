@@ -16,7 +16,7 @@ from druse_crystal import CrystalBatch
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
-from druse_scores import Checkpoint, PairNetwork, load_checkpoint, save_checkpoint
+from druse_scores import Checkpoint, PairNetwork, has_bfloat16, load_checkpoint, save_checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -39,12 +39,17 @@ class DiffusionModule(lightning.LightningModule):
         self.train_data, self.validation_data = train, validation
         self.process = CrystalProcess()
         torch.manual_seed(config.seed)
-        self.network = PairNetwork(config.network, mixed_precision=config.mixed_precision)
+        self.network = PairNetwork(config.network)
         if config.init_from is not None:
             self.network.load_state_dict(load_checkpoint(config.init_from).network.state_dict())
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.recent: list[Tensor] = []
         self.sums = torch.zeros(4)
+
+    def on_fit_start(self) -> None:
+        """Choose the precision of matrix products, now that the device is known."""
+        asked = self.config.mixed_precision
+        self.network.mixed_precision = has_bfloat16(self.device) if asked is None else asked
 
     def training_step(self, batch: tuple[Place, Tensor], _: int) -> Tensor:
         """Mean loss of one batch; the noise of a crystal depends on seed, epoch and crystal alone."""

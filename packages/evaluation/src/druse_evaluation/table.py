@@ -28,7 +28,8 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "source": (pa.string(), "file and member, or position, that the crystal comes from"),
     "status": (
         pa.string(),
-        "judged, or where the crystal dropped out: missing, unreadable, overlap, exploded, failed, no_reference; "
+        "judged, or where the crystal dropped out: missing, unreadable, overlap, exploded, failed, no_reference, "
+        "doubtful (judged so far below the hull that the judge is likely wrong; never counts as stable); "
         "not_converged crystals are judged with the energy they had reached, unrelaxed ones as they are",
     ),
     "message": (pa.string(), "why, in one sentence"),
@@ -144,11 +145,13 @@ class Assessment:
     def ranking(self) -> list[int]:
         """Rows that have a hull distance, the best crystal first.
 
-        Unique and novel ones first, the converged ones of them first, then by distance to the hull.
+        Unique and novel ones first, of them those whose distance is not doubtful, then the converged ones, then by
+        distance to the hull.
         """
         above = self.values("energy_above_hull")
         new = self.flags("unique") & self.flags("novel")
-        keys = zip(~new, ~self.flags("converged"), above, range(len(self)), strict=True)
+        doubtful = np.array([status == "doubtful" for status in self.strings("status")], dtype=bool)
+        keys = zip(~new, doubtful, ~self.flags("converged"), above, range(len(self)), strict=True)
         return [row for *_, energy, row in sorted(keys) if not np.isnan(energy)]
 
     def write(self, path: str | os.PathLike) -> None:

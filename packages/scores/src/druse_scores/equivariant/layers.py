@@ -74,6 +74,7 @@ class Interaction(nn.Module):
     Args:
         width: scalar channels C of an atom.
         pair_width: channels of a pair.
+        message_width: channels of the message from one atom to another.
         vector_width: channels V of vectors and of tensors.
         num_radial: radial channels R of the geometry.
         condition_width: of the crystal's embedding.
@@ -85,6 +86,7 @@ class Interaction(nn.Module):
         *,
         width: int,
         pair_width: int,
+        message_width: int,
         vector_width: int,
         num_radial: int,
         condition_width: int,
@@ -93,19 +95,19 @@ class Interaction(nn.Module):
         super().__init__()
         self.num_radial, self.vector_width = num_radial, vector_width
         self.norm = AdaptiveNorm(width, condition_width)
-        self.receiver = nn.Linear(width, width)
-        self.sender = nn.Linear(width, width, bias=False)
-        self.pair = nn.Linear(pair_width, width, bias=False)
-        self.message = nn.Linear(width, width)
+        self.receiver = nn.Linear(width, message_width)
+        self.sender = nn.Linear(width, message_width, bias=False)
+        self.pair = nn.Linear(pair_width, message_width, bias=False)
+        self.message = nn.Linear(message_width, message_width)
         gates = 2 * num_radial + 2 * vector_width
         # without a bias, so that a pair without weight (padding) passes nothing on
-        self.gates = nn.Linear(width, gates + (pair_width if update_pairs else 0), bias=False)
+        self.gates = nn.Linear(message_width, gates + (pair_width if update_pairs else 0), bias=False)
         self.update_pairs = update_pairs
         self.vector_in = nn.Linear(num_radial + vector_width, vector_width, bias=False)
         self.tensor_in = nn.Linear(num_radial + vector_width, vector_width, bias=False)
         self.coupling = Coupling(vector_width)
         self.norm_update = AdaptiveNorm(width, condition_width)
-        self.aggregate = nn.Linear(width, width)
+        self.aggregate = nn.Linear(message_width, width)
         self.update = nn.Sequential(
             nn.Linear(width + 3 * vector_width, 2 * width),
             nn.SiLU(),

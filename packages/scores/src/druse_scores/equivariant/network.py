@@ -31,6 +31,7 @@ class PairNetworkConfig:
     Attributes:
         width: scalar channels of an atom.
         pair_width: channels of a pair.
+        message_width: channels of the message from one atom to another.
         vector_width: channels of vectors and of tensors.
         num_layers: interactions.
         num_radial: Gaussians of the radial basis.
@@ -42,6 +43,7 @@ class PairNetworkConfig:
 
     width: int = 128
     pair_width: int = 64
+    message_width: int = 128
     vector_width: int = 32
     num_layers: int = 4
     num_radial: int = 16
@@ -80,6 +82,7 @@ class PairNetwork(nn.Module):
             Interaction(
                 width=c.width,
                 pair_width=c.pair_width,
+                message_width=c.message_width,
                 vector_width=c.vector_width,
                 num_radial=c.num_radial,
                 condition_width=c.width,
