@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ import torch
 from druse_crystal import Crystal
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
-from druse_scores import load_checkpoint
-from druse_train.batches import BatchStream, Place
+from druse_scores import PairNetworkConfig, load_checkpoint
+from druse_train.batches import BatchStream, Place, as_batch
 from druse_train.cli import app
-from druse_train.config import FitConfig, read_recipe, recipe_text
-from druse_train.state import load_state
+from druse_train.config import FitConfig, OptimizerConfig, read_recipe, recipe_text
+from druse_train.fitting import AGREE_EVERY, DiffusionModule
+from druse_train.state import Progress, load_state
 from typer.testing import CliRunner
 
 RECIPE = """
@@ -159,3 +162,39 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, dataset, monkey
         assert torch.allclose(a[0][name], b[0][name], atol=1e-6), name
         assert torch.allclose(a[1][name], b[1][name], atol=1e-6), name
     assert a[3].step == b[3].step == 9
+
+
+def test_a_run_ends_when_its_hours_are_over(tmp_path, dataset):
+    done = run(tmp_path, dataset, "short", "max_hours: 1.0e-9\n")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[-1])["steps"] == AGREE_EVERY
+
+
+def test_learning_rate_warms_up_and_decays(dataset):
+    data = as_batch(CrystalDataset.read(dataset))
+    config = FitConfig(
+        network=PairNetworkConfig(width=16, pair_width=8, vector_width=4, num_layers=1, num_radial=4, num_harmonics=2),
+        optimizer=OptimizerConfig(warmup_steps=10, decay_start_hours=3.0),
+        max_hours=5.0,
+    )
+    module = DiffusionModule(config, data, data, Progress())
+    assert module.rate() == pytest.approx(0.1)
+    module.progress.step = 100
+    for hours, rate in ((0.0, 1.0), (3.0, 1.0), (4.0, 0.5), (5.0, 0.0), (6.0, 0.0)):
+        module.hours = hours
+        assert module.rate() == pytest.approx(rate)
+
+
+@pytest.mark.slow
+def test_processes_of_one_run_end_together(tmp_path, dataset):
+    """Both follow one clock: none waits for the other for ever."""
+    path = tmp_path / "pair.yaml"
+    path.write_text(
+        RECIPE.replace("optimizer: {", "optimizer: {decay_start_hours: 0.0, ") + "devices: 2\nmax_hours: 0.0005\n"
+    )
+    command = ["druse-train", "fit", str(path), "--data", str(dataset), "--out", str(tmp_path / "pair"), "--json"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_state(tmp_path / "pair" / "state.safetensors")[3].seconds > 0.0005 * 3600

@@ -27,6 +27,7 @@ from druse_train.state import Progress, apply_moments, load_state, save_state
 FIELDS = ("lattice", "frac_coords", "species")
 VALIDATION_SEED = 2**32 - 1
 STATE, LOG = "state.safetensors", "log.csv"
+AGREE_EVERY = 20  # steps after which the processes of a run compare their clocks
 LONGEST_STEP = 60.0  # seconds; a longer one was a pause (a stopped process, a sleeping laptop), which is no training
 
 
@@ -43,11 +44,13 @@ class DiffusionModule(lightning.LightningModule):
         if config.init_from is not None:
             self.network.load_state_dict(load_checkpoint(config.init_from).network.state_dict())
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.hours = 0.0
         self.recent: list[Tensor] = []
         self.sums = torch.zeros(4)
 
     def on_fit_start(self) -> None:
-        """Choose the precision of matrix products, now that the device is known."""
+        """Choose the precision of matrix products, now that the device is known; read the clock."""
+        self.agree_on_time()
         asked = self.config.mixed_precision
         self.network.mixed_precision = has_bfloat16(self.device) if asked is None else asked
 
@@ -72,6 +75,11 @@ class DiffusionModule(lightning.LightningModule):
         with torch.no_grad():
             torch._foreach_lerp_([self.average[k] for k in current], list(current.values()), 1 - decay)
 
+    def agree_on_time(self) -> None:
+        """Let all processes read the same hours: learning rate and end depend on them and must not differ."""
+        hours = torch.tensor(self.progress.seconds / 3600, device=self.device)
+        self.hours = float(self.trainer.strategy.reduce(hours, reduce_op="mean"))
+
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW; the learning rate is a function of step and hours."""
         c = self.config.optimizer
@@ -84,8 +92,7 @@ class DiffusionModule(lightning.LightningModule):
         c = self.config.optimizer
         rate = min(1.0, (self.progress.step + 1) / max(1, c.warmup_steps))
         if c.decay_start_hours is not None and self.config.max_hours is not None:
-            hours = self.progress.seconds / 3600
-            done = (hours - c.decay_start_hours) / max(1e-9, self.config.max_hours - c.decay_start_hours)
+            done = (self.hours - c.decay_start_hours) / max(1e-9, self.config.max_hours - c.decay_start_hours)
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
         return rate
 
@@ -130,10 +137,11 @@ class Recorder(lightning.Callback):
         now = time.monotonic()
         module.progress.seconds += min(now - self.mark, LONGEST_STEP)
         self.mark = now
-        limit = module.config.max_hours
-        if limit is not None and module.progress.seconds > limit * 3600:
-            trainer.should_stop = True
-        if module.progress.step % 20 == 0:
+        if module.progress.step % AGREE_EVERY == 0:
+            module.agree_on_time()
+            limit = module.config.max_hours
+            if limit is not None and module.hours > limit:
+                trainer.should_stop = True
             losses = dict(zip(FIELDS, torch.stack(module.recent[-100:]).mean(0).tolist(), strict=True))
             self.show("train", losses | {"step": module.progress.step, "hours": module.progress.seconds / 3600})
         if now - self.saved > module.config.checkpoint_every_minutes * 60:

@@ -77,29 +77,30 @@ def pair_geometry(
 
     box = range(-_BOX, _BOX + 1)
     images = torch.tensor(list(product(box, box, box)), device=lattice.device, dtype=lattice.dtype)
-    pair_vectors = difference @ lattice[:, None]
+    pair_vectors = (difference @ lattice[:, None]).flatten(1, 2)
     image_vectors = images @ lattice
-    vectors = pair_vectors[:, :, :, None] + image_vectors[:, None, None]
-    square = vectors.square().sum(-1)
+    # |d + T|^2 by one matrix product: exact enough to choose the nearest, whose distances are then computed anew
+    square = pair_vectors.square().sum(-1)[..., None] + image_vectors.square().sum(-1)[:, None]
+    square = torch.baddbmm(square, pair_vectors, image_vectors.mT, alpha=2).unflatten(1, (n, n))
     itself = torch.eye(n, dtype=torch.bool, device=lattice.device)[:, :, None] & (images == 0).all(-1)
     square = square.masked_fill(itself | ~is_atom[:, None, :, None], torch.inf).flatten(2)
     k = min(num_neighbors + 1, square.shape[-1])
     nearest, index = square.topk(k, dim=-1, largest=False, sorted=True)
-    distance = nearest.clamp(max=1e4).sqrt()
+    source, image = index // len(images), index % len(images)
+    from_pair = pair_vectors.unflatten(1, (n, n)).gather(2, source.unsqueeze(-1).expand(-1, -1, -1, 3))
+    from_image = image_vectors.gather(1, image.flatten(1).unsqueeze(-1).expand(-1, -1, 3)).unflatten(1, (n, k))
+    vector = from_pair + from_image
+    distance = vector.norm(dim=-1).masked_fill(nearest.isinf(), 100.0)
     reach = (2.5 * heights(lattice).amin(-1)).clamp(max=cutoff)[:, None]
     # the tiny margin keeps neighbours that tie with the first one left out at exactly zero despite rounding
     reach = torch.minimum(reach, distance[..., -1] * (1 - 1e-5)) if k > num_neighbors else reach.expand(batch, n)
-    distance, index = distance[..., :num_neighbors], index[..., :num_neighbors]
+    vector, distance, source = (x[:, :, :num_neighbors] for x in (vector, distance, source))
 
     centres = torch.linspace(0.0, cutoff, num_radial, device=lattice.device, dtype=lattice.dtype)
     width = cutoff / (num_radial - 1)
     envelope = smooth_cutoff(distance / reach.clamp(min=1e-3).unsqueeze(-1))
     radial = torch.exp(-0.5 * ((distance.unsqueeze(-1) - centres) / width) ** 2) * envelope.unsqueeze(-1)
 
-    number_of_images = len(images)
-    source = index // number_of_images
-    chosen = index.unsqueeze(-1).expand(-1, -1, -1, 3)
-    vector = vectors.flatten(2, 3).gather(2, chosen)
     unit = vector / (vector.square().sum(-1, keepdim=True) + 1e-4).sqrt()
     harmonics = o3.spherical_harmonics([0, 1, 2], unit, normalize=False, normalization="component")
     to_pair = torch.nn.functional.one_hot(source, n).to(lattice.dtype)

@@ -18,6 +18,11 @@ def rms_norm(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s m V"]:
     return x * (x.square().sum(-2, keepdim=True).mean(-1, keepdim=True) + 1e-4).rsqrt()
 
 
+def outer(a: Float[Tensor, "*s x V"], b: Float[Tensor, "*s y V"]) -> Float[Tensor, "*s x*y V"]:
+    """Products of all components, channel by channel."""
+    return (a.unsqueeze(-2) * b.unsqueeze(-3)).flatten(-3, -2)
+
+
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear layer that starts as zero."""
     layer = nn.Linear(inputs, outputs)
@@ -46,6 +51,10 @@ class AdaptiveNorm(nn.Module):
 class Coupling(nn.Module):
     """Channel-wise tensor products ``1o x 1o -> 2e``, ``1o x 2e -> 1o``, ``2e x 2e -> 2e`` of two linear images."""
 
+    vv_t: Tensor
+    vt_v: Tensor
+    tt_t: Tensor
+
     def __init__(self, width: int):
         super().__init__()
         self.vector_in = nn.Linear(width, 2 * width, bias=False)
@@ -54,7 +63,7 @@ class Coupling(nn.Module):
         self.tensor_out = nn.Linear(2 * width, width, bias=False)
         for name, degrees in (("vv_t", (1, 1, 2)), ("vt_v", (1, 2, 1)), ("tt_t", (2, 2, 2))):
             symbols = o3.wigner_3j(*degrees) * (2 * degrees[2] + 1) ** 0.5
-            self.register_buffer(name, symbols, persistent=False)
+            self.register_buffer(name, symbols.flatten(0, 1).T.contiguous(), persistent=False)
 
     def forward(
         self, v: Float[Tensor, "B N 3 V"], t: Float[Tensor, "B N 5 V"]
@@ -62,9 +71,9 @@ class Coupling(nn.Module):
         """Products, mixed over channels."""
         v1, v2 = self.vector_in(v).chunk(2, -1)
         t1, t2 = self.tensor_in(t).chunk(2, -1)
-        vt = torch.einsum("bnxc,bnyc,xyz->bnzc", v1, t1, self.vt_v)
-        vv = torch.einsum("bnxc,bnyc,xyz->bnzc", v1, v2, self.vv_t)
-        tt = torch.einsum("bnxc,bnyc,xyz->bnzc", t1, t2, self.tt_t)
+        vt = self.vt_v @ outer(v1, t1)
+        vv = self.vv_t @ outer(v1, v2)
+        tt = self.tt_t @ outer(t1, t2)
         return self.vector_out(vt), self.tensor_out(torch.cat([vv, tt], -1))
 
 

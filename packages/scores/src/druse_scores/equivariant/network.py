@@ -43,7 +43,7 @@ class PairNetworkConfig:
 
     width: int = 128
     pair_width: int = 64
-    message_width: int = 128
+    message_width: int = 64
     vector_width: int = 32
     num_layers: int = 4
     num_radial: int = 16
