@@ -131,6 +131,10 @@ class Recorder(lightning.Callback):
         self.folder, self.card, self.show = folder, card, show
         self.saved = self.mark = time.monotonic()
 
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clock."""
+        self.saved = self.mark = time.monotonic()
+
     def on_train_batch_end(self, trainer, module: DiffusionModule, *_: Any) -> None:
         """Count the step and the time, save when it is due, stop when the time is over."""
         module.advance()

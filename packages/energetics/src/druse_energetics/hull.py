@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
+import highspy
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 from pymatgen.core import Composition, Element
@@ -113,24 +115,38 @@ class ConvexHull:
         return self._solved[key]
 
     def _program(self, composition: CompositionLike, target: dict[int, float]) -> tuple[float, dict[str, float]]:
-        from scipy.optimize import linprog
-
         candidates = self.phases(composition)
         row = {z: i for i, z in enumerate(sorted(target))}
-        amounts = np.zeros((len(row), len(candidates)))
-        for column, phase in enumerate(candidates):
-            for z, fraction in self._parts[phase].items():
-                amounts[row[z], column] = fraction
-        missing = [Element.from_Z(z).symbol for z, i in row.items() if not amounts[i].any()]
+        parts = [self._parts[phase] for phase in candidates]
+        missing = [Element.from_Z(z).symbol for z in row if not any(z in part for part in parts)]
         if missing:
             raise ValueError(f"the hull has no phase with {', '.join(missing)} to decompose {_text(composition)} into")
-        energies = self.formation_energies_per_atom[candidates]
-        wanted = np.array([target[z] for z in row])
-        solution = linprog(energies, A_eq=amounts, b_eq=wanted, bounds=(0, None), method="highs")
-        if not solution.success:
-            raise ValueError(f"the phases of the hull cannot make {_text(composition)}: {solution.message}")
-        shares = {self.ids[candidates[k]]: float(solution.x[k]) for k in np.flatnonzero(solution.x > _NEGLIGIBLE)}
-        return float(solution.fun), shares
+        program = highspy.HighsLp()
+        program.num_row_, program.num_col_ = len(row), len(candidates)
+        program.col_cost_ = self.formation_energies_per_atom[candidates]
+        program.col_lower_ = np.zeros(len(candidates))
+        program.col_upper_ = np.full(len(candidates), np.inf)
+        program.row_lower_ = program.row_upper_ = np.array([target[z] for z in row])
+        program.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        program.a_matrix_.start_ = np.cumsum([0, *(len(part) for part in parts)]).astype(np.int32)
+        program.a_matrix_.index_ = np.array([row[z] for part in parts for z in part], dtype=np.int32)
+        program.a_matrix_.value_ = np.array([x for part in parts for x in part.values()])
+        self._solver.passModel(program)
+        self._solver.run()
+        status = self._solver.getModelStatus()
+        if status != highspy.HighsModelStatus.kOptimal:
+            reason = self._solver.modelStatusToString(status)
+            raise ValueError(f"the phases of the hull cannot make {_text(composition)}: {reason}")
+        amounts = np.array(self._solver.getSolution().col_value)
+        shares = {self.ids[candidates[k]]: float(amounts[k]) for k in np.flatnonzero(amounts > _NEGLIGIBLE)}
+        return float(self._solver.getInfo().objective_function_value), shares
+
+    @cached_property
+    def _solver(self) -> highspy.Highs:
+        solver = highspy.Highs()
+        solver.setOptionValue("output_flag", False)
+        solver.setOptionValue("presolve", "off")  # for so few rows it takes longer than it saves
+        return solver
 
 
 def _fractions(composition: CompositionLike) -> dict[int, float]:
