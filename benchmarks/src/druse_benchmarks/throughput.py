@@ -21,6 +21,7 @@ from druse_generate.config import GenerateConfig
 from druse_scores import PairNetwork, has_bfloat16, load_checkpoint
 from druse_train.batches import BatchStream, as_batch
 from druse_train.config import FitConfig
+from druse_train.fitting import make_optimizer
 from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, canvas
@@ -61,8 +62,7 @@ class Learner:
     def __init__(self, network: PairNetwork, recipe: FitConfig, seed: int):
         self.network, self.recipe, self.seed = network.train(), recipe, seed
         self.process = CrystalProcess()
-        c = recipe.optimizer
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=c.lr, betas=c.betas, weight_decay=c.weight_decay)
+        self.optimizer = make_optimizer(network, recipe.optimizer)
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
 
     def step(self, clean: CrystalBatch) -> None:

@@ -66,6 +66,18 @@ def test_species_are_revealed_at_the_rate_of_the_schedule():
     assert set(revealed.tolist()) == {8, 26}
 
 
+@pytest.mark.parametrize(("temperature", "odds"), [(1.0, 3.0), (0.5, 9.0)])
+def test_temperature_sharpens_the_choice_of_elements(temperature, odds):
+    process, n = AbsorbingD3PM(temperature=temperature), torch.tensor([20000])
+    logits = torch.full((20000, NUM_CLASSES), -50.0)
+    logits[:, 7], logits[:, 25] = math.log(3.0), 0.0
+    masked = process.prior(n, generator=RandomStreams(0, range(1)))
+    x = process.denoise(logits, masked, torch.ones(1), torch.zeros(1), n, generator=RandomStreams(1, range(1)))
+    first, second = (x == 8).sum(), (x == 26).sum()
+    assert first + second == 20000
+    assert first / second == pytest.approx(odds, rel=0.07)
+
+
 def test_posterior_between_arbitrary_times_equals_the_chain_of_single_steps():
     """Going from step 10 to step 4 at once, against D3PM's one-step posterior applied six times, in probabilities."""
     process = AbsorbingD3PM(num_steps=20)

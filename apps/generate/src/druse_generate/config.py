@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from druse_diffusion import fast_times, uniform_times
+from druse_diffusion import AbsorbingD3PM, CrystalProcess, fast_times, uniform_times
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint that ships with this package."""
@@ -17,11 +17,13 @@ class SamplerConfig:
         grid: ``fast``: times made for few steps; ``uniform``: even times, with 1,000 steps the published grid.
         steps: predictor steps.
         corrector_steps: Langevin steps before each predictor step.
+        species_temperature: see ``AbsorbingD3PM.temperature``.
     """
 
     grid: str = "uniform"
     steps: int = 100
     corrector_steps: int = 1
+    species_temperature: float = 1.0
 
     def __post_init__(self):
         if self.grid not in _GRIDS:
@@ -30,11 +32,18 @@ class SamplerConfig:
             raise ValueError(f"the sampler needs at least 2 steps, not {self.steps}")
         if self.corrector_steps < 0:
             raise ValueError(f"the number of corrector steps is {self.corrector_steps}, it cannot be negative")
+        if not self.species_temperature > 0:
+            raise ValueError(f"the temperature of the species is {self.species_temperature}, it must be positive")
 
     @property
     def times(self) -> list[float]:
         """The grid, falling from 1 to 0."""
         return _GRIDS[self.grid](self.steps)
+
+    @property
+    def process(self) -> CrystalProcess:
+        """The process that is run backwards."""
+        return CrystalProcess(species=AbsorbingD3PM(temperature=self.species_temperature))
 
     @property
     def evaluations(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.batch import size_buckets
-from druse_diffusion import CrystalProcess, RandomStreams, sample
+from druse_diffusion import RandomStreams, sample
 from druse_scores import Checkpoint
 
 from druse_generate.config import GenerateConfig
@@ -71,7 +71,7 @@ def generate(
     """
     indices = np.array([i for i in range(config.num) if i not in skip], dtype=np.int64)
     sizes = draw_sizes(checkpoint, config, indices.tolist()) if len(indices) else np.empty(0, int)
-    process, times = CrystalProcess(), config.sampler.times
+    process, times = config.sampler.process, config.sampler.times
     device = next(checkpoint.network.parameters()).device
     done = 0
     for batch in size_buckets(sizes, pair_budget=config.batch_pairs):

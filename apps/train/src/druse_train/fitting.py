@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from druse_train.batches import BatchStream, Place, as_batch
-from druse_train.config import FitConfig
+from druse_train.config import FitConfig, OptimizerConfig
 from druse_train.state import Progress, apply_moments, load_state, save_state
 
 FIELDS = ("lattice", "frac_coords", "species")
@@ -29,6 +29,13 @@ VALIDATION_SEED = 2**32 - 1
 STATE, LOG = "state.safetensors", "log.csv"
 AGREE_EVERY = 20  # steps after which the processes of a run compare their clocks
 LONGEST_STEP = 60.0  # seconds; a longer one was a pause (a stopped process, a sleeping laptop), which is no training
+
+
+def make_optimizer(network: PairNetwork, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW over all parameters, its update in one kernel."""
+    return torch.optim.AdamW(
+        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
 
 
 class DiffusionModule(lightning.LightningModule):
@@ -82,8 +89,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW; the learning rate is a function of step and hours."""
-        c = self.config.optimizer
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=c.lr, betas=c.betas, weight_decay=c.weight_decay)
+        optimizer = make_optimizer(self.network, self.config.optimizer)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.rate())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

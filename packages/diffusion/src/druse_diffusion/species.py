@@ -28,10 +28,13 @@ class AbsorbingD3PM(Corruption):
     Attributes:
         num_steps: number of discrete steps into which t is cut for training.
         cross_entropy_weight: weight of the plain cross entropy in the hybrid loss.
+        temperature: of the distribution from which a revealed atom takes its element; 1 is the model's own, less
+            prefers likely elements and pays with diversity.
     """
 
     num_steps: int = 1000
     cross_entropy_weight: float = 0.01
+    temperature: float = 1.0
 
     def steps(self, t: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
         """Number of masking steps that an atom has seen at time t: ``floor((num_steps - 1) t) + 1``; 0 at t = 0."""
@@ -109,6 +112,6 @@ class AbsorbingD3PM(Corruption):
         uniform = generator.atom_uniform(num_atoms, 2)
         p_t, p_s = (self.masked_probability(time) for time in (t, s))
         reveal = uniform[:, 0] < per_atom((p_t - p_s) / p_t, num_atoms).squeeze(-1)
-        cumulative = prediction[:, :NUM_ELEMENTS].double().softmax(-1).cumsum(-1)
+        cumulative = (prediction[:, :NUM_ELEMENTS].double() / self.temperature).softmax(-1).cumsum(-1)
         drawn = torch.searchsorted(cumulative, uniform[:, 1:].double() * cumulative[:, -1:]).squeeze(-1) + 1
         return torch.where((x_t == MASK) & reveal, drawn.clamp(max=NUM_ELEMENTS), x_t)
