@@ -11,6 +11,7 @@ from druse_crystal.dataset import CrystalDataset, load_embedded
 from druse_crystal.documents import natural_key
 from druse_crystal.io import ReadResult, read_crystals, write_cif, write_cif_zip, write_extxyz, write_poscar
 from druse_crystal.lattice import parameters
+from druse_crystal.manifest import Manifest
 from druse_crystal.symmetry import space_group
 from druse_crystal.testing import crystals, random_crystal
 from hypothesis import given, settings
@@ -208,8 +209,20 @@ def test_zip_of_cifs_is_deterministic_and_complete(tmp_path):
         write_cif_zip(tmp_path / "one.zip", some, names=["a", "a.cif"])
 
 
-def test_damaged_member_of_a_zip(tmp_path):
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+def test_a_folder_of_our_own_results_is_read_once(tmp_path):
+    write_extxyz(tmp_path / "crystals.extxyz", [SALT, SALT])
+    write_cif_zip(tmp_path / "cifs.zip", [SALT, SALT], names=["a", "b"])
+    assert len(list(read_crystals(tmp_path))) == 4
+    Manifest().write(tmp_path / "manifest.json")
+    assert len(list(read_crystals(tmp_path))) == 2
+    (tmp_path / "crystals.extxyz").unlink()
+    with pytest.raises(ValueError, match=r"neither crystals\.extxyz nor"):
+        read_crystals(tmp_path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damaged_member_of_a_zip(tmp_path, compression):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", compression) as archive:
         archive.writestr("1.cif", cif_text(SALT))
         archive.writestr("2.cif", cif_text(SALT))
     data = bytearray((tmp_path / "set.zip").read_bytes())

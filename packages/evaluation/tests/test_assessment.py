@@ -8,7 +8,7 @@ from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
 from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
-from druse_evaluation.metrics import calibrated_sun_rate, funnel, sun_rate
+from druse_evaluation.metrics import calibrated_sun_rate, energy_above_hull, funnel, sun_rate
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.report import render_report
 from druse_evaluation.table import COLUMNS, Assessment
@@ -114,6 +114,8 @@ def test_far_below_the_hull_is_doubted(reference):
     assert assessment.table["probability_metastable_generated"].is_null().to_pylist() == [False, True, False]
     assert assessment.ranking() == [0, 1, 2]  # the doubtful one is new, the last one known
     assert sun_rate(assessment).count == 1
+    assert energy_above_hull(assessment).n == 2
+    assert ">doubtful<" in render_report(assessment)
 
 
 def test_uniqueness_and_novelty(assessment):

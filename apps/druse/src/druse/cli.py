@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 from druse_evaluate.cli import app as evaluate_app
-from druse_generate.cli import AsJson, Model, NumAtoms, Quiet, SamplerName, Seed, Steps
+from druse_generate.cli import AsJson, Correctors, Model, NumAtoms, Quiet, SamplerName, Seed, Steps, Temperature
 from druse_generate.cli import app as generate_app
 from druse_train.cli import app as train_app
+
+_REFERENCE = "embedded (DFT's hull), embedded-POTENTIAL (the potential's own energies), or the path of your own."
 
 app = typer.Typer(
     name="druse",
@@ -30,8 +32,10 @@ def discover(
     num_atoms: NumAtoms = None,
     sampler: SamplerName = "fast",
     steps: Steps = None,
+    corrector_steps: Correctors = None,
+    species_temperature: Temperature = None,
     model: Model = None,
-    reference: Annotated[str, typer.Option(help="embedded, or the path of your own reference.")] = "embedded",
+    reference: Annotated[str, typer.Option(help=_REFERENCE)] = "embedded",
     potential: Annotated[str, typer.Option(help="sevennet-0, sevennet-l3i5 or chgnet.")] = "sevennet-0",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -55,7 +59,15 @@ def discover(
 
         from druse.discovering import discover as run
 
-        generation = make_config(num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps)
+        generation = make_config(
+            num=num,
+            seed=seed,
+            num_atoms=num_atoms,
+            sampler=sampler,
+            steps=steps,
+            corrector_steps=corrector_steps,
+            species_temperature=species_temperature,
+        )
         evaluation = EvaluationConfig(reference=reference, relaxation=RelaxationConfig(potential=potential))
         with Display(quiet=quiet) as display:
             assessment = run(

@@ -80,11 +80,26 @@ def discover(
 
 
 def write_crystals(out: Path, assessment: Assessment) -> None:
-    """Write the relaxed crystals with their facts, best first, as ``crystals.extxyz`` and ``cifs.zip``."""
+    """Write the relaxed crystals with their facts, best first, as ``crystals.extxyz`` and ``cifs.zip``.
+
+    Those without a distance to the hull come last. Without any crystal nothing is written.
+    """
     rows = assessment.ranking()
+    rows += sorted(set(range(len(assessment))) - set(rows))
     crystals = [assessment.relaxed(row) for row in rows]
     kept = [(row, crystal) for row, crystal in zip(rows, crystals, strict=True) if crystal is not None]
-    facts = ("source", "energy_above_hull", "novel", "unique", "metastable", "space_group_number")
+    if not kept:
+        return
+    facts = (
+        "source",
+        "formula",
+        "energy_per_atom",
+        "energy_above_hull",
+        "novel",
+        "unique",
+        "metastable",
+        "space_group_number",
+    )
     table = {name: assessment.table.column(name).to_pylist() for name in facts}
     info = [{name: table[name][row] for name in facts if table[name][row] is not None} for row, _ in kept]
     write_extxyz(out / "crystals.extxyz", [crystal for _, crystal in kept], info=info)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from druse_crystal import Crystal
-from druse_energetics.potential import Potential, unknown_elements
+from druse_energetics.potential import Potential
 from druse_energetics.reference import Reference
+from druse_energetics.relaxation import refusal
 from druse_evaluation.assessment import DOUBTFUL
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures, first_occurrences
@@ -42,9 +43,9 @@ def screen(
 ) -> Screening:
     """Choose ``num`` crystals of a pool.
 
-    A crystal must be structurally valid and made of elements that the judge knows. The others are ranked: new and
-    first of their kind before known or repeated, charge-balanced before not, then by energy above hull. An energy so
-    far below the hull that it must be wrong counts as no energy.
+    A crystal must be structurally valid and one that the judge can relax (elements it knows, a solid's density). The
+    others are ranked: new and first of their kind before known or repeated, charge-balanced before not, then by energy
+    above hull. An energy so far below the hull that it must be wrong counts as no energy.
 
     Args:
         crystals: the pool; None where the generator failed.
@@ -56,13 +57,13 @@ def screen(
     usable = [
         i
         for i, crystal in enumerate(crystals)
-        if crystal is not None and structure_valid(crystal) and not unknown_elements(potential, crystal)
+        if crystal is not None and structure_valid(crystal) and refusal(crystal, potential) is None
     ]
     pool = [crystal for i in usable if (crystal := crystals[i]) is not None]
     energies: list[float] = []
     for start in range(0, len(pool), _CHUNK):
         chunk = pool[start : start + _CHUNK]
-        energies += potential.energies(chunk).tolist()
+        energies += _energies(potential, chunk)
         if on_progress is not None:
             on_progress(len(energies), len(pool))
     above = np.array([_above_hull(reference, c, e) for c, e in zip(pool, energies, strict=True)])
@@ -82,6 +83,16 @@ def screen(
             "chosen": min(num, len(order)),
         },
     )
+
+
+def _energies(potential: Potential, crystals: Sequence[Crystal]) -> list[float]:
+    """eV per cell; NaN for a crystal on which the potential fails."""
+    try:
+        return potential.energies(crystals).tolist()
+    except Exception:  # an error of the potential names no crystal: give each its own try
+        if len(crystals) == 1:
+            return [float("nan")]
+        return [energy for crystal in crystals for energy in _energies(potential, [crystal])]
 
 
 def _above_hull(reference: Reference, crystal: Crystal, energy: float) -> float:

@@ -75,7 +75,8 @@ def evaluate(
     inputs: Inputs,
     out: Out,
     reference: Annotated[
-        str | None, typer.Option(help="embedded (default), or the path of a reference.", show_default=False)
+        str | None,
+        typer.Option(help="embedded (default), embedded-POTENTIAL (its own energies), or a path.", show_default=False),
     ] = None,
     requested: Annotated[
         int | None,

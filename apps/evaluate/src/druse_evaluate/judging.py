@@ -137,13 +137,13 @@ def _count(counts: Counter[str], relaxation: Relaxation, reference: "Reference |
     counts[relaxation.status.replace("_", " ")] += 1
     if reference is None or relaxation.crystal is None:
         return
-    from druse_evaluation.assessment import METASTABLE
+    from druse_evaluation.assessment import DOUBTFUL, METASTABLE
 
     try:
         above = reference.energy_above_hull(relaxation.crystal, relaxation.energy)
     except ValueError:
         return
-    counts[f"≤ {METASTABLE} eV/atom"] += above <= METASTABLE
+    counts[f"≤ {METASTABLE} eV/atom"] += DOUBTFUL <= above <= METASTABLE
 
 
 def judge(

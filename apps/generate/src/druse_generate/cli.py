@@ -22,6 +22,13 @@ NumAtoms = Annotated[
 Seed = Annotated[int, typer.Option(help="Same seed, same crystals.")]
 SamplerName = Annotated[str, typer.Option("--sampler", help="fast, predictor, or paper (1,000 + 1,000 evaluations).")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the sampler, instead of its own number.", show_default=False)]
+Correctors = Annotated[
+    int | None, typer.Option("--corrector-steps", help="Langevin steps before each step.", show_default=False)
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--species-temperature", help="Below 1: likelier elements, less diversity.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -34,6 +41,8 @@ def generate_command(
     num_atoms: NumAtoms = None,
     sampler: SamplerName = "fast",
     steps: Steps = None,
+    corrector_steps: Correctors = None,
+    species_temperature: Temperature = None,
     model: Model = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
@@ -52,7 +61,15 @@ def generate_command(
         from druse_generate.config import MODEL, make_config
         from druse_generate.running import draw_into, write_draws
 
-        config = make_config(num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps)
+        config = make_config(
+            num=num,
+            seed=seed,
+            num_atoms=num_atoms,
+            sampler=sampler,
+            steps=steps,
+            corrector_steps=corrector_steps,
+            species_temperature=species_temperature,
+        )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
             draws = draw_into(

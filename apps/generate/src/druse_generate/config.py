@@ -83,6 +83,8 @@ class GenerateConfig:
     def __post_init__(self):
         if self.num < 1:
             raise ValueError(f"{self.num} crystals were asked for: ask for at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}, it must lie between 0 and 2**63 - 1")
 
 
 def parse_num_atoms(text: str | None) -> tuple[int, int] | None:
@@ -104,7 +106,14 @@ def parse_num_atoms(text: str | None) -> tuple[int, int] | None:
 
 
 def make_config(
-    *, num: int, seed: int, num_atoms: str | None = None, sampler: str = "fast", steps: int | None = None
+    *,
+    num: int,
+    seed: int,
+    num_atoms: str | None = None,
+    sampler: str = "fast",
+    steps: int | None = None,
+    corrector_steps: int | None = None,
+    species_temperature: float | None = None,
 ) -> GenerateConfig:
     """A configuration from the words of a command line.
 
@@ -113,10 +122,10 @@ def make_config(
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
-    chosen = SAMPLERS[sampler]
+    changes = {"steps": steps, "corrector_steps": corrector_steps, "species_temperature": species_temperature}
     return GenerateConfig(
         num=num,
         seed=seed,
         num_atoms=parse_num_atoms(num_atoms),
-        sampler=chosen if steps is None else replace(chosen, steps=steps),
+        sampler=replace(SAMPLERS[sampler], **{name: value for name, value in changes.items() if value is not None}),
     )

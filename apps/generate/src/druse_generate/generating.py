@@ -1,18 +1,33 @@
 """Draw crystals from a checkpoint."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.batch import size_buckets
-from druse_diffusion import RandomStreams, sample
+from druse_diffusion import NUM_CLASSES, Conditions, Prediction, RandomStreams, sample
 from druse_scores import Checkpoint
 
 from druse_generate.config import GenerateConfig
 
 _SIZE_STREAM = 1 << 63  # mixed into the seed, so that sizes and noise use different numbers
+
+
+class TrainedElements:
+    """A network that never proposes an element which none of its training crystals held."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.network = checkpoint.network
+        self.unknown = torch.ones(NUM_CLASSES, dtype=torch.bool)
+        self.unknown[torch.tensor(checkpoint.elements) - 1] = False
+
+    def __call__(self, noisy: CrystalBatch, t: torch.Tensor, conditions: Conditions | None = None) -> Prediction:
+        """Scores of the network, logits without the unknown elements."""
+        prediction = self.network(noisy, t, conditions)
+        unknown = self.unknown.to(prediction.species_logits.device)
+        return replace(prediction, species_logits=prediction.species_logits.masked_fill(unknown, -torch.inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +87,7 @@ def generate(
     indices = np.array([i for i in range(config.num) if i not in skip], dtype=np.int64)
     sizes = draw_sizes(checkpoint, config, indices.tolist()) if len(indices) else np.empty(0, int)
     process, times = config.sampler.process, config.sampler.times
+    model = TrainedElements(checkpoint)
     device = next(checkpoint.network.parameters()).device
     done = 0
     for batch in size_buckets(sizes, pair_budget=config.batch_pairs):
@@ -90,7 +106,7 @@ def generate(
 
         drawn = sample(
             process,
-            checkpoint.network,
+            model,
             template,
             times=times,
             n_corrector_steps=config.sampler.corrector_steps,

@@ -64,6 +64,10 @@ def write_draws(folder: Path, draws: list[Draw], *, display: Display, manifest: 
             display.say(f"crystal {draw.index}: {draw.message}")
     crystals = [crystal for _, crystal in good]
     names = [f"druse-{index:05d}" for index, _ in good]
+    if not crystals:
+        raise ValueError(
+            f"none of the {len(draws)} draws is a crystal ({draws[0].message}): the model is not trained enough"
+        )
     with manifest.stage("writing"):
         write_extxyz(folder / "crystals.extxyz", crystals, info=[{"id": name} for name in names])
         write_cif_zip(folder / "cifs.zip", crystals, names=names)

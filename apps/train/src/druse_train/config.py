@@ -1,6 +1,6 @@
 """What a training run is made of; read from a YAML recipe, in which a misspelt key is an error that names it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -86,6 +86,27 @@ class FitConfig:
     init_from: Path | None = None
     seed: int = 0
 
+    def __post_init__(self):
+        numbers = {
+            "data.max_atoms": self.data.max_atoms,
+            "data.pair_budget": self.data.pair_budget,
+            "data.max_batch": self.data.max_batch,
+            "optimizer.lr": self.optimizer.lr,
+            "optimizer.gradient_clip": self.optimizer.gradient_clip,
+            "max_hours": self.max_hours,
+            "max_steps": self.max_steps,
+            "validate_every_steps": self.validate_every_steps,
+            "threads": self.threads,
+            "devices": self.devices,
+        }
+        for name, value in numbers.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}, it must be positive")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}, it must lie between 0 and 2**32 - 1")
+        if not 0 <= self.optimizer.ema_decay < 1:
+            raise ValueError(f"optimizer.ema_decay is {self.optimizer.ema_decay}, it must be at least 0 and below 1")
+
 
 def read_recipe(path: Path) -> FitConfig:
     """Read a recipe; relative paths in it start at its folder.
@@ -104,7 +125,12 @@ def read_recipe(path: Path) -> FitConfig:
         key = ".".join(str(part) for part in first["loc"]) or "the recipe"
         known = "unknown key" if first["type"] in ("unexpected_keyword_argument", "extra_forbidden") else first["msg"]
         raise ValueError(f"{path}: {key}: {known}") from error
-    return config
+    beside = path.parent.resolve()
+    return replace(
+        config,
+        data=replace(config.data, path=config.data.path and beside / config.data.path),
+        init_from=config.init_from and beside / config.init_from,
+    )
 
 
 def recipe_text(config: FitConfig) -> str:

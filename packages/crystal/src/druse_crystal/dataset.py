@@ -285,6 +285,8 @@ def _flat(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     column = table[name].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise ValueError(f"the column {name!r} holds {column.type}, it must hold lists of numbers")
     if column.null_count or column.flatten().null_count:
         raise ValueError(f"the column {name!r} has empty cells")
     counts = column.value_lengths().to_numpy(zero_copy_only=False) if len(column) else np.empty(0, np.int64)

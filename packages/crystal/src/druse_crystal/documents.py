@@ -6,9 +6,11 @@ Splitting first and parsing later lets many processes parse, and lets one bad do
 import csv
 import io
 import json
+import lzma
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -31,6 +33,17 @@ _KIND_OF_SUFFIX = {
     ".parquet": "parquet",
     ".zip": "zip",
 }
+_OWN_CRYSTALS = ("crystals.extxyz", "relaxed.extxyz")
+_UNPACKING_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
 _ID_COLUMNS = ("id", "material_id", "entry_id", "name")
 
 
@@ -54,12 +67,16 @@ class Document:
 def documents(path: str | os.PathLike) -> Iterator[Document]:
     """The documents of a file, an archive or a folder (all of its sub-folders, in natural order).
 
+    A folder that a Druse command wrote holds the same crystals in several formats: only its extxyz file is read.
+
     Raises:
         ValueError: at once, if the path does not exist, is of no known format, or is a folder without any such file.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist: check the path")
+    if path.is_dir() and _is_own(path / "manifest.json"):
+        path = _own_crystals(path)
     if path.is_dir():
         found = [
             file for file in path.rglob("*") if file.is_file() and _visible(file.relative_to(path)) and kind_of(file)
@@ -71,6 +88,24 @@ def documents(path: str | os.PathLike) -> Iterator[Document]:
     if kind_of(path) is None:
         raise ValueError(f"{path} is of no known format: name it by its content, one of {FORMATS}")
     return _of_file(path, path.name)
+
+
+def _is_own(manifest: Path) -> bool:
+    """Whether this is the manifest of a Druse command."""
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"command", "versions", "timings"} <= content.keys()
+
+
+def _own_crystals(folder: Path) -> Path:
+    for name in _OWN_CRYSTALS:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"{folder} holds results of Druse, but neither {' nor '.join(_OWN_CRYSTALS)}: name the file to read"
+    )
 
 
 def kind_of(path: PurePath) -> str | None:
@@ -118,7 +153,7 @@ def _of_zip(file: Path, source: str) -> Iterator[Document]:
             name = f"{source}/{member.filename}"
             try:
                 data = archive.read(member)
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError) as error:
+            except _UNPACKING_ERRORS as error:
                 message = f"it cannot be unpacked ({error}): pack the archive again"
                 yield Document(source=name, kind="error", content=message)
                 continue

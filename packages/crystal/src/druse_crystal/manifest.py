@@ -45,12 +45,20 @@ def versions() -> dict[str, str]:
 
 
 def file_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, or of all files of a folder with their relative names, as hexadecimal digits."""
+    """SHA-256 of a file, or of all files of a folder with their relative names, as hexadecimal digits.
+
+    A file of a folder that may not be read counts with its name alone.
+
+    Raises:
+        OSError: if a single file cannot be read.
+    """
     path, digest = Path(path), hashlib.sha256()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode())
+            if not os.access(file, os.R_OK):
+                continue
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)

@@ -62,21 +62,28 @@ class BatchRelaxer:
             else:
                 waiting.append(index)
         with silence():
-            while waiting:
-                batch = _Batch(self, crystals)
+            batch = _Batch(self, crystals)
+            while waiting or batch.indices:
                 try:
-                    batch.run(waiting, report)
+                    finished = batch.advance(waiting)
                 except Exception:  # an error of the potential names no crystal: give each of the batch its own try
                     for index in batch.indices:
-                        self._alone(crystals, index, report)
+                        report(index, self._alone(crystals, index))
+                    batch = _Batch(self, crystals)
+                    continue
+                for index, result in finished:
+                    report(index, result)
         return results  # ty: ignore[invalid-explicit-return]
 
-    def _alone(self, crystals: Sequence[Crystal], index: int, report: OnResult) -> None:
+    def _alone(self, crystals: Sequence[Crystal], index: int) -> Relaxation:
+        batch, waiting = _Batch(self, crystals), deque([index])
         try:
-            _Batch(self, crystals).run(deque([index]), report)
+            while not (finished := batch.advance(waiting)):
+                pass
         except Exception as error:
             text = " ".join(str(error).split())[:200]
-            report(index, unusable("failed", f"{self.name} failed on it: {type(error).__name__}: {text}"))
+            return unusable("failed", f"{self.name} failed on it: {type(error).__name__}: {text}")
+        return finished[0][1]
 
 
 class _Batch:
@@ -91,14 +98,13 @@ class _Batch:
         self.n_steps: list[int] = []
         self.state: Any = None  # a torch-sim CellFireState, whose fields are made at run time
 
-    def run(self, waiting: deque[int], report: OnResult) -> None:
-        """Relax until nobody waits and nobody is left."""
-        while waiting or self.indices:
-            self._fill(waiting)
-            self._retire(report)
-            if self.indices:
-                self.state = fire_step(self.state, self.model)
-                self.n_steps = [n + 1 for n in self.n_steps]
+    def advance(self, waiting: deque[int]) -> list[tuple[int, Relaxation]]:
+        """One step of those that are under way, then let others join; returns index and result of the finished ones."""
+        if self.indices:
+            self.state = fire_step(self.state, self.model)
+            self.n_steps = [n + 1 for n in self.n_steps]
+        self._fill(waiting)
+        return self._retire()
 
     def _fill(self, waiting: deque[int]) -> None:
         room = self.relaxer.atoms_per_batch - sum(self.crystals[i].num_atoms for i in self.indices)
@@ -119,10 +125,10 @@ class _Batch:
         self.initial_energies += new.energy.tolist()
         self.n_steps += [0] * len(joining)
 
-    def _retire(self, report: OnResult) -> None:
+    def _retire(self) -> list[tuple[int, Relaxation]]:
         max_force, suspicious = self._inspect()
         relaxer = self.relaxer
-        leaving = []
+        leaving: dict[int, Relaxation] = {}
         for k, force in enumerate(max_force):
             if force > relaxer.fmax and self.n_steps[k] < relaxer.max_steps and not suspicious[k]:
                 continue
@@ -139,14 +145,15 @@ class _Batch:
                 max_steps=relaxer.max_steps,
             )
             if result is not None:
-                leaving.append(k)
-                report(self.indices[k], result)
+                leaving[k] = result
+        left = [(self.indices[k], result) for k, result in leaving.items()]
         if leaving:
             staying = [k for k in range(len(self.indices)) if k not in leaving]
             self.state = self.state[staying] if staying else None
             self.indices = [self.indices[k] for k in staying]
             self.initial_energies = [self.initial_energies[k] for k in staying]
             self.n_steps = [self.n_steps[k] for k in staying]
+        return left
 
     def _inspect(self) -> tuple[list[float], list[bool]]:
         """Largest force of each crystal (as ASE's filter measures it), and whether it may have exploded."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from druse_crystal.crystal import Crystal
+from druse_crystal.device import find_device
 from jaxtyping import Float64
 
 if TYPE_CHECKING:
@@ -78,12 +79,7 @@ def load_potential(
         raise ValueError(f"there is no potential named {name!r}; choose one of {', '.join(POTENTIAL_NAMES)}")
     if dtype not in (None, torch.float32):
         raise ValueError(f"{name} runs in torch.float32 only, not {dtype}")
-    try:
-        device = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"{device!r} is no torch device; use for example 'cpu' or 'cuda'") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} was asked for, but torch sees no CUDA device; use 'cpu'")
+    device = find_device(device)
     with silence():
         if name == "chgnet":
             from druse_energetics.chgnet import CHGNetPotential

@@ -257,11 +257,12 @@ def _read(path: Path) -> tuple[list[Crystal], list[str], Float64[np.ndarray, " b
     for kind in (FORMATION_ENERGY, TOTAL_ENERGIES[0]):
         if all(kind in energies for energies in found):
             return crystals, ids, np.array([energies[kind] for energies in found]), kind
-    first = next(i for i, energies in enumerate(found) if not energies)
-    raise ValueError(
-        f"{path}: {ids[first]} has no {FORMATION_ENERGY} and no {TOTAL_ENERGIES[0]}: a reference needs one of them for "
-        "every structure"
-    )
+    without = {
+        kind: next(name for name, energies in zip(ids, found, strict=True) if kind not in energies)
+        for kind in (FORMATION_ENERGY, TOTAL_ENERGIES[0])
+    }
+    lacking = " and ".join(f"{name} has no {kind}" for kind, name in without.items())
+    raise ValueError(f"{path}: {lacking}: a reference needs the same one of them for every structure")
 
 
 def _energies(info: dict, num_atoms: int) -> dict[str, float]:

@@ -91,7 +91,7 @@ def hull_figure(assessment: Assessment) -> go.Figure:
 
 def cumulative_figure(assessment: Assessment) -> go.Figure:
     """Share of all crystals asked for at most so far above the hull, as judged; both calibrated shares, intervals."""
-    above = assessment.values("energy_above_hull")
+    above = assessment.trusted_distances()
     total = max(len(above), 1)
     ordered = np.sort(above[~np.isnan(above)])
     share = 100 * np.arange(1, len(ordered) + 1) / total

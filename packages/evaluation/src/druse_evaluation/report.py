@@ -241,7 +241,7 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
     drawn = scene(relaxed)
     shown = [("above hull, as judged", f"{facts['energy_above_hull']:+.3f} eV/atom")]
     calibrations = assessment.metadata["calibrations"]
-    if calibrations:
+    if calibrations and facts["status"] != "doubtful":
         expected = [facts[f"energy_above_hull_calibrated_{name}"] for name in calibrations]
         chances = [facts[f"probability_metastable_{name}"] for name in calibrations]
         shown.append(("expected from DFT", " to ".join(f"{energy:+.3f}" for energy in expected) + " eV/atom"))
@@ -253,6 +253,8 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
         chips.append(("novel", "good") if facts["novel"] else (f"known: {facts['match_id']}", "warn"))
     if facts["unique"] is False:
         chips.append(("repeated", "warn"))
+    if facts["status"] == "doubtful":
+        chips.append(("doubtful", "bad"))
     if not facts["converged"]:
         chips.append(((facts["relaxation_status"] or "not relaxed").replace("_", " "), "bad"))
     return {

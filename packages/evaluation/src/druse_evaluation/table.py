@@ -130,6 +130,14 @@ class Assessment:
         """A column of numbers; NaN where the fact could not be established."""
         return np.array([np.nan if v is None else v for v in self.table[name].to_pylist()], dtype=np.float64)
 
+    def trusted_distances(self) -> Float64[np.ndarray, " rows"]:
+        """Judged energies above hull in eV/atom; NaN where there is none or it is doubtful."""
+        return np.where(self.doubtful(), np.nan, self.values("energy_above_hull"))
+
+    def doubtful(self) -> Bool[np.ndarray, " rows"]:
+        """Whether a crystal is judged so far below the hull that the judge is likely wrong."""
+        return np.array([status == "doubtful" for status in self.strings("status")], dtype=bool)
+
     def strings(self, name: str) -> list[str | None]:
         """A column of text."""
         return self.table[name].to_pylist()
@@ -150,8 +158,7 @@ class Assessment:
         """
         above = self.values("energy_above_hull")
         new = self.flags("unique") & self.flags("novel")
-        doubtful = np.array([status == "doubtful" for status in self.strings("status")], dtype=bool)
-        keys = zip(~new, doubtful, ~self.flags("converged"), above, range(len(self)), strict=True)
+        keys = zip(~new, self.doubtful(), ~self.flags("converged"), above, range(len(self)), strict=True)
         return [row for *_, energy, row in sorted(keys) if not np.isnan(energy)]
 
     def write(self, path: str | os.PathLike) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from druse_crystal.device import find_device
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -42,7 +43,7 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write a checkpoint; the weights get their final name last, so that a folder is whole or not a checkpoint.
+    """Write a checkpoint; the description is there last and goes first, so that a folder is whole or no checkpoint.
 
     Args:
         checkpoint: to be written.
@@ -66,10 +67,11 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.
         name: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
         for name, value in checkpoint.network.state_dict().items()
     }
+    (folder / CONFIG).unlink(missing_ok=True)
     save_file(tensors, folder / f"{WEIGHTS}.part")
     (folder / f"{CONFIG}.part").write_text(text)
-    os.replace(folder / f"{CONFIG}.part", folder / CONFIG)
     os.replace(folder / f"{WEIGHTS}.part", folder / WEIGHTS)
+    os.replace(folder / f"{CONFIG}.part", folder / CONFIG)
 
 
 def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -> Checkpoint:
@@ -77,8 +79,9 @@ def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -
 
     Raises:
         CheckpointError: if a file is missing, truncated, of another format, or its tensors do not fit the network.
+        ValueError: if there is no such device.
     """
-    folder = Path(folder)
+    folder, device = Path(folder), find_device(device)
     config_path, weights_path = folder / CONFIG, folder / WEIGHTS
     for path in (config_path, weights_path):
         if not path.is_file():
@@ -98,7 +101,7 @@ def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{config_path} is not the description of a Druse checkpoint ({error})") from error
     try:
-        tensors = load_file(weights_path, device=str(device))
+        tensors = load_file(weights_path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{weights_path} is truncated or no safetensors file ({error}); copy it again") from error
     expected = network.state_dict()
