@@ -101,7 +101,7 @@ def test_evaluate_command(small_world, folder):
     assert (metrics["read"]["count"], metrics["read"]["total"]) == (3, 6)
     assert metrics["sun"]["count"] == 1
     status = Assessment.read(out / "crystals.parquet").strings("status")
-    assert status == ["judged", "judged", "exploded", "unreadable", "unreadable", "unreadable"]
+    assert status == ["judged", "judged", "exploded", "unreadable", "missing", "missing"]
     assert (out / "report.html").stat().st_size > 1_000_000
     assert "9-broken.cif" in result.stderr
 

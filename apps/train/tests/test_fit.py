@@ -91,6 +91,9 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path, dataset):
         ("optimiser: {}\n", "optimiser"),
         ("data: {pair_budgets: 3}\n", "pair_budgets"),
         ("seed: soon\n", "seed"),
+        ("threads: 0\n", "threads"),
+        ("data: {pair_budget: -3}\n", "pair_budget"),
+        ("optimizer: {ema_decay: 1.0}\n", "ema_decay"),
         ("[", "YAML"),
     ],
 )
@@ -183,6 +186,46 @@ def test_learning_rate_warms_up_and_decays(dataset):
     for hours, rate in ((0.0, 1.0), (3.0, 1.0), (4.0, 0.5), (5.0, 0.0), (6.0, 0.0)):
         module.hours = hours
         assert module.rate() == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("hook", ["validation_step", "backward"])
+def test_a_run_stopped_within_a_step_goes_on_from_before_it(tmp_path, dataset, monkeypatch, hook):
+    """Ctrl-C while a validation uses the averaged weights, or before a batch was learnt from."""
+    assert run(tmp_path, dataset, "whole", "max_steps: 7\n").exit_code == 0
+    original, calls = getattr(DiffusionModule, hook), []
+
+    def stop(self, *arguments):
+        calls.append(self.progress.step)
+        if self.progress.step == 4:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionModule, hook, stop)
+        assert run(tmp_path, dataset, "parts", "max_steps: 7\n").exit_code != 0
+    assert calls[-1] == 4
+    assert run(tmp_path, dataset, "parts", "max_steps: 7\n", "--resume").exit_code == 0
+    a, b = (load_state(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+    for name in a[0]:
+        assert torch.allclose(a[0][name], b[0][name], atol=1e-6), name
+    assert (a[3].step, a[3].place, a[3].seen) == (b[3].step, b[3].place, b[3].seen)
+
+
+def test_init_from_another_network_is_refused(tmp_path, dataset):
+    assert run(tmp_path, dataset, "small", "max_steps: 4\n").exit_code == 0
+    best = tmp_path / "small" / "best"
+    assert run(tmp_path, dataset, "again", f"max_steps: 2\ninit_from: {best}\n").exit_code == 0
+    larger = RECIPE.replace("width: 16", "width: 24")
+    refused = run(tmp_path, dataset, "larger", f"max_steps: 2\ninit_from: {best}\n", recipe=larger)
+    assert refused.exit_code == 2
+    assert "init_from" in refused.stderr
+
+
+def test_paths_of_a_recipe_start_at_its_folder(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {path: mine.parquet}\ninit_from: models/first\n")
+    config = read_recipe(tmp_path / "recipe.yaml")
+    assert config.data.path == tmp_path.resolve() / "mine.parquet"
+    assert config.init_from == tmp_path.resolve() / "models" / "first"
 
 
 @pytest.mark.slow

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from druse_energetics.reference import Reference
     from druse_evaluation.table import Assessment
 
-MISSING = "was asked for, but does not exist"
-
 
 def read_inputs(paths: Sequence[Path], *, display: Display) -> list[ReadResult]:
     """Every structure in files, folders, zips and datasets; one that cannot be read has an error instead of a crystal.
@@ -59,7 +57,7 @@ def pad(candidates: Sequence[ReadResult], requested: int | None) -> list[ReadRes
     if requested < len(candidates):
         raise ValueError(f"{len(candidates)} structures were found, more than the {requested} that were asked for")
     missing = range(len(candidates), requested)
-    return candidates + [ReadResult(source=f"missing {i + 1}", crystal=None, error=MISSING, info={}) for i in missing]
+    return candidates + [ReadResult(source=f"missing {i + 1}", crystal=None, error=None, info={}) for i in missing]
 
 
 def check_relaxation(config: RelaxationConfig) -> None:

@@ -1,7 +1,7 @@
 """``druse-train``: datasets and training runs."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +26,7 @@ def fit(
     from druse_crystal.console import user_errors
     from druse_crystal.dataset import CrystalDataset, load_embedded
     from druse_crystal.files import writable_folder, write_text
-    from druse_crystal.manifest import file_hash
+    from druse_crystal.manifest import Manifest, file_hash
 
     from druse_train.config import read_recipe, recipe_text
     from druse_train.display import TrainingDisplay
@@ -36,7 +36,7 @@ def fit(
     with user_errors("druse-train fit"):
         config = read_recipe(recipe or Path(__file__).parent / "recipes" / "base.yaml")
         if data is not None:
-            config = replace(config, data=replace(config.data, path=data))
+            config = replace(config, data=replace(config.data, path=data.resolve()))
         if max_hours is not None:
             config = replace(config, max_hours=max_hours)
         folder = writable_folder(out)
@@ -44,9 +44,15 @@ def fit(
             raise ValueError(f"{folder} holds a run already: add --resume, or choose another --out")
         path = config.data.path
         dataset = load_embedded() if path is None else CrystalDataset.read(path)
-        card = {"data": "embedded" if path is None else {"file": path.name, "sha256": file_hash(path)}}
+        digest = "" if path is None else file_hash(path)
+        card = {"data": "embedded" if path is None else {"file": path.name, "sha256": digest}}
         write_text(folder / "recipe.yaml", recipe_text(config))
-        with TrainingDisplay(max_hours=config.max_hours) as display:
+        manifest = Manifest(seed=config.seed, settings={"recipe": asdict(config)})
+        if path is not None:
+            manifest.inputs[str(path)] = digest
+        with TrainingDisplay(max_hours=config.max_hours) as display, manifest.stage("training"):
             progress = run(config, dataset, folder, resume=resume, card=card, show=display.show)
+        manifest.results |= {"steps": progress.step, "hours": progress.seconds / 3600, "best": progress.best}
+        manifest.write(folder / "manifest.json")
     if as_json:
-        typer.echo(json.dumps({"steps": progress.step, "hours": progress.seconds / 3600, "best": progress.best}))
+        typer.echo(json.dumps(manifest.results))

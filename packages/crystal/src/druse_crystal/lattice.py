@@ -32,14 +32,6 @@ def symmetric_form(lattice: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     return (eigenvectors * root.unsqueeze(-2)) @ eigenvectors.mT
 
 
-def cartesian_stretch(lattice: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The Cartesian symmetric tensor ``(L^T L)^(1/2)`` of a lattice: turns with the crystal, ``R^T T R``.
-
-    For a lattice that is already symmetric and positive it equals the lattice itself.
-    """
-    return symmetric_form(lattice.mT)
-
-
 def from_parameters(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> Float[np.ndarray, "3 3"]:
     """Lattice with lengths ``a b c`` in Å and angles in degrees; ``a`` along x, ``b`` in the xy plane.
 

@@ -125,7 +125,9 @@ def _candidate(position: int, given: Crystal | ReadResult | None) -> _Candidate:
     if given is None:
         return _Candidate(source=str(position), crystal=None, status="missing", message="no crystal was made")
     if given.crystal is None:
-        return _Candidate(source=given.source, crystal=None, status="unreadable", message=given.error or "no structure")
+        if given.error is None:
+            return _Candidate(source=given.source, crystal=None, status="missing", message="no crystal was made")
+        return _Candidate(source=given.source, crystal=None, status="unreadable", message=given.error)
     return _Candidate(source=given.source, crystal=given.crystal, info=given.info)
 
 
@@ -261,7 +263,7 @@ def _set_facts(
 
 def _further_known_formulas(reference: Reference) -> frozenset[str]:
     """Formulas of materials whose structures the embedded reference does not hold: all ground states of its hull."""
-    return load_known_formulas() if reference.name.startswith("embedded") else frozenset()
+    return load_known_formulas() if reference.name in ("embedded", f"embedded-{reference.potential}") else frozenset()
 
 
 def _calibration_facts(calibration: Calibration) -> dict[str, Any]:
