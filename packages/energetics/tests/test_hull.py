@@ -109,6 +109,11 @@ def test_embedded_hull_agrees_with_phase_diagrams_of_real_systems():
             )
 
 
+def test_solver_prints_nothing(capfd):
+    assert ConvexHull(["Na", "Cl", "NaCl"], [0.0, 0.0, -2.0]).hull_energy("Na2Cl") == pytest.approx(-4 / 3)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.slow
 def test_faster_than_phase_diagrams(capsys):
     hull = load_hull()

@@ -142,8 +142,8 @@ class ConvexHull:
         return float(self._solver.getInfo().objective_function_value), shares
 
     @cached_property
-    def _solver(self) -> highspy.Highs:
-        solver = highspy.Highs()
+    def _solver(self) -> highspy._Highs:
+        solver = highspy._Highs()  # Highs itself prints a banner on stdout, where a command's JSON goes
         solver.setOptionValue("output_flag", False)
         solver.setOptionValue("presolve", "off")  # for so few rows it takes longer than it saves
         return solver
