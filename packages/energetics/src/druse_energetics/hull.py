@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import highspy
 import numpy as np
@@ -142,8 +143,9 @@ class ConvexHull:
         return float(self._solver.getInfo().objective_function_value), shares
 
     @cached_property
-    def _solver(self) -> highspy._Highs:
-        solver = highspy._Highs()  # Highs itself prints a banner on stdout, where a command's JSON goes
+    def _solver(self) -> Any:
+        # the class Highs itself prints a banner on stdout, where a command's JSON goes
+        solver = highspy._Highs()  # ty: ignore[missing-attribute]
         solver.setOptionValue("output_flag", False)
         solver.setOptionValue("presolve", "off")  # for so few rows it takes longer than it saves
         return solver
