@@ -44,7 +44,7 @@ def test_training_curve(here):
 @pytest.mark.slow
 def test_steps(here):
     content = check(run("steps", "--smoke", "--relax", "--quiet"), here / "steps", "steps")
-    assert [row["sampler"] for row in content["results"]["rows"]] == ["fast:10+0", "fast:10+1"]
+    assert [row["sampler"] for row in content["results"]["rows"]] == ["fast:10+0@0.25", "fast:10+1@0.25"]
 
 
 @pytest.mark.slow

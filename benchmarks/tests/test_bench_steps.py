@@ -16,13 +16,14 @@ RELAXED = [relaxed(salt(5.64), -2.0), relaxed(simple_cubic_salt(3.5), -1.95), lo
 
 
 def test_samplers_from_words():
-    assert parse_samplers("fast:50+0, uniform:7+2,fast:9") == {
-        "fast:50+0": SamplerConfig(grid="fast", steps=50, corrector_steps=0),
-        "uniform:7+2": SamplerConfig(grid="uniform", steps=7, corrector_steps=2),
-        "fast:9+0": SamplerConfig(grid="fast", steps=9, corrector_steps=0),
+    assert parse_samplers("fast:50+0@1, uniform:7+2@0.5,fast:9@0") == {
+        "fast:50+0@1": SamplerConfig(grid="fast", steps=50, corrector_steps=0, temperature=1.0),
+        "uniform:7+2@0.5": SamplerConfig(grid="uniform", steps=7, corrector_steps=2, temperature=0.5),
+        "fast:9+0@0": SamplerConfig(grid="fast", steps=9, corrector_steps=0, temperature=0.0),
     }
+    assert list(parse_samplers("fast:50").values()) == [SamplerConfig(grid="fast", steps=50, corrector_steps=0)]
     assert len(parse_samplers(DEFAULT)) == 10
-    for word in ("slow:10+1", "fast", "fast:ten+1", "fast:10+x", "fast:1+0", "fast:10+-1"):
+    for word in ("slow:10+1", "fast", "fast:ten+1", "fast:10+x", "fast:1+0", "fast:10+-1", "fast:10+1@-1", "fast:10@x"):
         with pytest.raises(ValueError, match="no sampler such as"):
             parse_samplers(word)
 
@@ -83,7 +84,7 @@ def test_continued_with_another_sampler_and_a_relaxation(tmp_path, tiny_model, c
     assert after.startswith(journal)
     assert len(after.splitlines()) == 3
     rows = json.loads((folder / "steps.json").read_text())["results"]["rows"]
-    assert [row["sampler"] for row in rows] == ["fast:4+1", "uniform:4+0"]
+    assert [row["sampler"] for row in rows] == ["fast:4+1@0.25", "uniform:4+0@0.25"]
     assert [row["relaxed"]["sun"]["count"] for row in rows] == [1, 1]
     table = (folder / "table.md").read_text().splitlines()
     assert "metastable, unique, novel (as judged)" in table[2]

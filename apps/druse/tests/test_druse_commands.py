@@ -21,7 +21,9 @@ def test_all_commands_are_there():
 @pytest.fixture(scope="module")
 def discovered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("discover")
-    options = ["--num", 2, "--pool", 2, "--num-atoms", "2-4", "--steps", 30, "--seed", 3]
+    config = tmp_path_factory.mktemp("settings") / "search.yaml"
+    config.write_text("pool: 2\ngenerate: {num: 5, num_atoms: [2, 4], sampler: {steps: 30}}\n")
+    options = ["--config", config, "--num", 2, "--seed", 3]
     result = run("discover", *options, "--out", folder, "--json")
     assert result.exit_code == 0, result.output
     return folder, options, json.loads(result.stdout)
@@ -55,6 +57,7 @@ def test_discover_continues_where_it_stopped(discovered):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--num", 0], "at least 1"),
         (["--pool", 0], "at least 1"),
         (["--potential", "m3gnet"], "sevennet-0"),

@@ -6,9 +6,11 @@ import pytest
 from druse_crystal.console import Display
 from druse_crystal.io import ReadResult, read_crystals, write_cif
 from druse_crystal.manifest import Manifest
+from druse_crystal.settings import read_settings
 from druse_evaluate import judging
 from druse_evaluate.cli import app
-from druse_evaluate.config import EvaluationConfig, RelaxationConfig, read_config, with_options
+from druse_evaluate.config import EvaluationConfig, RelaxationConfig, with_options
+from druse_evaluate.store import RelaxationStore
 from druse_evaluation.table import Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
 from typer.testing import CliRunner
@@ -71,6 +73,26 @@ def test_an_interrupted_run_continues(tmp_path):
     again = AnsweringRelaxer([])
     assert judge(tmp_path, again).table.equals(assessment.table)
     assert again.n_given == 0
+
+
+def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
+    """Known rock salt, a new structure near the hull, the same again, one that was lost."""
+    known, new = relaxed(salt(5.64), -2.0), relaxed(simple_cubic_salt(3.5), -1.95)
+    answers = [known, new, relaxed(simple_cubic_salt(3.51), -1.95), lost("exploded", "the cell grew")]
+    given = [salt(5.5), simple_cubic_salt(3.4), simple_cubic_salt(3.45), salt(5.6, anion=35, cation=19)]
+    shown = []
+    monkeypatch.setattr(Display, "update", lambda self, stage, done, total, counts: shown.append(dict(counts)))
+    for relaxer in (AnsweringRelaxer(answers), AnsweringRelaxer([])):  # the second finds everything in the store
+        judging.relax_all(
+            given,
+            config=RelaxationConfig(),
+            store=RelaxationStore(tmp_path / "relaxations.jsonl", {}),
+            display=Display(quiet=True),
+            reference=small_reference(),
+            relaxer=relaxer,
+        )
+        assert shown[-1] == {"converged": 3, "≤ 0.1 eV/atom": 3, "new among them": 1, "exploded": 1}
+    assert shown[0] == {}
 
 
 def test_everything_is_written(tmp_path):
@@ -172,21 +194,21 @@ def test_senseless_settings(folder, option):
 def test_config(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("reference: mine.parquet\nrelaxation:\n  fmax: 0.02\n")
-    config = read_config(path)
+    config = read_settings(path, EvaluationConfig)
     assert config == EvaluationConfig(reference="mine.parquet", relaxation=RelaxationConfig(fmax=0.02))
     changed = with_options(config, reference=None, potential="chgnet", fmax=None, max_steps=0, device=None)
     assert changed.relaxation == RelaxationConfig(potential="chgnet", fmax=0.02, max_steps=0)
     assert changed.reference == "mine.parquet"
     path.write_text("- 1\n")
     with pytest.raises(ValueError, match="must hold keys and values"):
-        read_config(path)
+        read_settings(path, EvaluationConfig)
     path.write_text("relaxation: {fmax: fast}\n")
     with pytest.raises(ValueError, match=r"relaxation\.fmax"):
-        read_config(path)
+        read_settings(path, EvaluationConfig)
     with pytest.raises(ValueError, match="cannot read the settings"):
-        read_config(tmp_path / "none.yaml")
+        read_settings(tmp_path / "none.yaml", EvaluationConfig)
     path.write_text("")
-    assert read_config(path) == EvaluationConfig()
+    assert read_settings(path, EvaluationConfig) == EvaluationConfig()
 
 
 def test_names_of_files():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from druse_crystal.io import read_crystals
 from druse_generate.cli import app
-from druse_generate.config import MODEL, GenerateConfig, SamplerConfig, make_config
+from druse_generate.config import MODEL, GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import draw_sizes, generate
 from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint
 from typer.testing import CliRunner
@@ -158,7 +158,7 @@ def test_the_model_that_ships_draws_valid_crystals():
     from ase.geometry import get_distances
 
     checkpoint = load_checkpoint(MODEL)
-    config = make_config(num=6, seed=1, num_atoms="3-6", steps=30)
+    config = with_options(GenerateConfig(), num=6, seed=1, num_atoms="3-6", steps=30)
     draws = [draw for batch in generate(checkpoint, config) for draw in batch]
     crystals = [draw.crystal for draw in draws if draw.crystal is not None]
     assert len(crystals) == len(draws) == 6

@@ -11,10 +11,11 @@ import torch
 from druse_crystal import Crystal
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
+from druse_crystal.settings import settings_text
 from druse_scores import PairNetworkConfig, load_checkpoint
 from druse_train.batches import BatchStream, Place, as_batch
 from druse_train.cli import app
-from druse_train.config import FitConfig, OptimizerConfig, read_recipe, recipe_text
+from druse_train.config import FitConfig, OptimizerConfig, read_recipe
 from druse_train.fitting import AGREE_EVERY, DiffusionModule
 from druse_train.state import Progress, load_state
 from typer.testing import CliRunner
@@ -117,7 +118,7 @@ def test_truncated_state_is_refused(tmp_path, dataset):
 
 def test_recipe_survives_a_round_trip(tmp_path):
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe_text(FitConfig(seed=5)))
+    path.write_text(settings_text(FitConfig(seed=5)))
     assert read_recipe(path) == FitConfig(seed=5)
 
 

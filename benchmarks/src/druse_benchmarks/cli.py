@@ -121,7 +121,7 @@ def unconditional(
         from druse_crystal.dataset import CrystalDataset, load_embedded
         from druse_crystal.manifest import file_hash
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, make_config
+        from druse_generate.config import MODEL, GenerateConfig, with_options
 
         from druse_benchmarks.sources import make_sources
         from druse_benchmarks.unconditional import unconditional as run
@@ -129,7 +129,9 @@ def unconditional(
         max_steps = 500
         if smoke:
             num, steps, num_atoms, max_steps = 3, 20, num_atoms or "2-4", 10
-        generation = make_config(num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps)
+        generation = with_options(
+            GenerateConfig(), num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps
+        )
         embedded = load_embedded()
         sources = make_sources(
             [method.strip() for method in methods.split(",")],
@@ -157,7 +159,10 @@ def unconditional(
 @app.command()
 def steps(
     samplers: Annotated[
-        str | None, typer.Option(help="With commas: grid:steps+correctors, such as fast:100+1.", show_default=False)
+        str | None,
+        typer.Option(
+            help="With commas: grid:steps+correctors@temperature, such as fast:100+1@0.25.", show_default=False
+        ),
     ] = None,
     num: Annotated[int, typer.Option(help="Crystals of each sampler.")] = 128,
     seed: Seed = 0,
@@ -180,7 +185,7 @@ def steps(
     with user_errors("druse-bench steps"):
         from druse_crystal.manifest import Manifest
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, make_config
+        from druse_generate.config import MODEL, GenerateConfig, with_options
 
         from druse_benchmarks.steps import DEFAULT, parse_samplers
         from druse_benchmarks.steps import steps as run
@@ -191,7 +196,7 @@ def steps(
         with Display(quiet=quiet) as display:
             folder = run(
                 chosen,
-                generation=make_config(num=num, seed=seed, num_atoms=num_atoms),
+                generation=with_options(GenerateConfig(), num=num, seed=seed, num_atoms=num_atoms),
                 model=model or MODEL,
                 evaluation=EvaluationConfig(
                     reference=reference,

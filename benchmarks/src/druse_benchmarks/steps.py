@@ -28,14 +28,16 @@ from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, write_record
 
 DEFAULT = (
-    "fast:25+1,fast:50+0,fast:50+1,fast:100+0,fast:100+1,fast:200+0,fast:200+1,"
-    "uniform:100+1,uniform:200+1,uniform:400+0"
+    "fast:25+1,fast:50+1,fast:100+1,fast:200+1,fast:200+0,uniform:100+1,"
+    "fast:50+1@1,fast:100+1@1,fast:200+1@1,uniform:100+1@1"
 )
 QUARTILES = (0.25, 0.5, 0.75)
 
 
 def parse_samplers(text: str) -> dict[str, SamplerConfig]:
-    """Samplers from words such as ``fast:100+1``: time grid, predictor steps, corrector steps in each.
+    """Samplers from words such as ``fast:100+1@0.25``: grid, predictor steps, corrector steps in each, temperature.
+
+    Correctors and temperature may be left out.
 
     Raises:
         ValueError: names the word that makes no sense.
@@ -43,12 +45,15 @@ def parse_samplers(text: str) -> dict[str, SamplerConfig]:
     samplers = {}
     for word in text.split(","):
         grid, _, numbers = word.strip().partition(":")
+        numbers, _, temperature = numbers.partition("@")
         steps, _, correctors = numbers.partition("+")
         try:
             sampler = SamplerConfig(grid=grid, steps=int(steps), corrector_steps=int(correctors or 0))
+            if temperature:
+                sampler = replace(sampler, temperature=float(temperature))
         except ValueError as error:
-            raise ValueError(f"{word.strip()!r} is no sampler such as fast:100+1 ({error})") from error
-        samplers[f"{grid}:{sampler.steps}+{sampler.corrector_steps}"] = sampler
+            raise ValueError(f"{word.strip()!r} is no sampler such as fast:100+1@0.25 ({error})") from error
+        samplers[f"{grid}:{sampler.steps}+{sampler.corrector_steps}@{sampler.temperature:g}"] = sampler
     return samplers
 
 
@@ -188,14 +193,24 @@ def _metrics(assessment: Assessment) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]], *, num: int, potential: str) -> str:
     """The record as Markdown."""
-    header = ["grid", "steps", "correctors", "evaluations", "s / crystal", "structure valid", "both valid", "unique"]
+    header = [
+        "grid",
+        "steps",
+        "correctors",
+        "temperature",
+        "evaluations",
+        "s / crystal",
+        "structure valid",
+        "both valid",
+        "unique",
+    ]
     header += ["quartile", "median", "quartile"]
     shown = [m for m in METRICS if m.name in ("match", "sun") or m.name.startswith("sun_calibrated")]
     shown = [m for m in shown if any(m.name in row.get("relaxed", {}) for row in rows)]
     header += [metric.label for metric in shown]
     lines = []
     for row in rows:
-        line = [row["grid"], *(f"{row[key]}" for key in ("steps", "corrector_steps", "evaluations"))]
+        line = [row["grid"], *(f"{row[key]}" for key in ("steps", "corrector_steps", "temperature", "evaluations"))]
         line.append(f"{row['seconds_per_crystal']:.3f}")
         line += [_percent(row["unrelaxed"], name) for name in ("structure_validity", "validity", "uniqueness")]
         line += ["∞" if x is None else f"{x:.3f}" for x in row["unrelaxed_energy_above_hull"]]
@@ -214,14 +229,16 @@ def _percent(metrics: Mapping[str, Any], name: str) -> str:
     return f"{100 * metrics[name]['value']:.1f} %" if name in metrics else ""
 
 
+def _kind(row: Mapping[str, Any]) -> tuple[str, int, float]:
+    return row["grid"], row["corrector_steps"], row["temperature"]
+
+
 def picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Median and quartiles against evaluations, a line for each grid and number of correctors."""
+    """Median and quartiles against evaluations, a line for each grid, number of correctors and temperature."""
     figure, (panel,) = canvas(width=7.0, height=4.2)
-    kinds = sorted({(row["grid"], row["corrector_steps"]) for row in rows})
-    for i, (grid, correctors) in enumerate(kinds):
-        part = sorted(
-            (r for r in rows if (r["grid"], r["corrector_steps"]) == (grid, correctors)), key=lambda r: r["evaluations"]
-        )
+    kinds = sorted({_kind(row) for row in rows})
+    for i, (grid, correctors, temperature) in enumerate(kinds):
+        part = sorted((r for r in rows if _kind(r) == (grid, correctors, temperature)), key=lambda r: r["evaluations"])
         x = [row["evaluations"] * (1 + 0.02 * i) for row in part]  # side by side where they would hide each other
         low, middle, high = np.array([row["unrelaxed_energy_above_hull"] for row in part], dtype=float).T
         spread = np.nan_to_num([middle - low, high - middle])
@@ -233,7 +250,7 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
             capsize=3,
             linewidth=1.8,
             color=COLORS[i % len(COLORS)],
-            label=f"{grid}, {correctors} corrector{'' if correctors == 1 else 's'}",
+            label=f"{grid}, {correctors} corrector{'' if correctors == 1 else 's'}, T = {temperature:g}",
         )
     panel.set_xscale("log")
     ticks = sorted({row["evaluations"] for row in rows})

@@ -1,11 +1,23 @@
 """Every shipped corruption keeps the contract, and equals the published code's numbers."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from druse_crystal.lattice import symmetric_form
-from druse_diffusion import MASK, NUM_CLASSES, AbsorbingD3PM, CrystalProcess, Fixed, LatticeVP, RandomStreams, WrappedVE
+from druse_diffusion import (
+    MASK,
+    NUM_CLASSES,
+    AbsorbingD3PM,
+    CrystalProcess,
+    Fixed,
+    LatticeVP,
+    RandomStreams,
+    TimeDistribution,
+    WrappedVE,
+    fast_times,
+)
 from druse_diffusion.coordinates import wrapped_normal_score
 from druse_diffusion.testing import check_corruption
 
@@ -48,7 +60,8 @@ def test_absorbing_d3pm_keeps_the_contract():
     def oracle(x0, x_t, t, num_atoms):
         return 50.0 * torch.nn.functional.one_hot(x0 - 1, NUM_CLASSES).float()
 
-    check_corruption(AbsorbingD3PM(), x0, oracle, num_atoms=NUM_ATOMS)
+    for process in (AbsorbingD3PM(), AbsorbingD3PM(remask=0.2)):
+        check_corruption(process, x0, oracle, num_atoms=NUM_ATOMS)
 
 
 def test_species_are_revealed_at_the_rate_of_the_schedule():
@@ -64,6 +77,82 @@ def test_species_are_revealed_at_the_rate_of_the_schedule():
     revealed = x[x != MASK]
     assert (revealed == 8).float().mean() == pytest.approx(0.75, abs=0.01)
     assert set(revealed.tolist()) == {8, 26}
+
+
+def test_temperature_narrows_what_langevin_steps_draw():
+    """A Langevin chain at temperature T draws from p^(1/T): a normal of width sigma becomes sqrt(T) as wide."""
+    n, t = torch.ones(4000, dtype=torch.long), torch.full((4000,), 0.2)
+    widths = {}
+    for temperature in (1.0, 0.25):
+        process = WrappedVE(temperature=temperature, snr=0.1)
+        streams = RandomStreams(0, range(4000))
+        sigma = process.sigma(t, n).unsqueeze(-1)
+        x = process.corrupt(torch.full((4000, 3), 0.5), t, n, generator=streams)
+        for _ in range(150):
+            x = process.correct(sigma * wrapped_normal_score(x - 0.5, sigma), x, t, n, generator=streams)
+        widths[temperature] = float((x - 0.5).std() / sigma[0])
+    assert widths[1.0] == pytest.approx(1.0, abs=0.03)
+    assert widths[0.25] == pytest.approx(0.5, abs=0.02)
+
+
+def test_no_temperature_leaves_nothing_random_in_a_step():
+    n, t, s = torch.tensor([3, 5]), torch.full((2,), 0.5), torch.full((2,), 0.4)
+    for process, x in (
+        (WrappedVE(temperature=0.0), torch.rand(8, 3, generator=torch.Generator().manual_seed(0))),
+        (LatticeVP(temperature=0.0), 4 * torch.eye(3).expand(2, 3, 3)),
+    ):
+        prediction = 0.1 * torch.ones_like(x)
+        steps = [process.denoise(prediction, x, t, s, n, generator=RandomStreams(i, range(2))) for i in range(2)]
+        corrections = [process.correct(prediction, x, t, n, generator=RandomStreams(i, range(2))) for i in range(2)]
+        assert torch.equal(*steps)
+        assert torch.equal(*corrections)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 25, 100, 333])
+def test_times_for_few_steps_fall_from_one_to_zero(steps):
+    times = fast_times(steps)
+    assert len(times) == steps + 1
+    assert times[0] == 1
+    assert times[-1] == 0
+    assert all(a > b for a, b in pairwise(times))
+
+
+def test_focused_times_keep_their_shares():
+    uniform = (torch.arange(10000) + 0.5) / 10000
+    focused = TimeDistribution(focus=0.4, low=0.1, high=0.6).times(uniform)
+    assert ((focused > 0.1) & (focused < 0.6)).float().mean() == pytest.approx(0.4 + 0.6 * 0.5, abs=1e-3)
+    assert (focused < 0.05).float().mean() == pytest.approx(0.6 * 0.05, abs=1e-3)
+    assert torch.allclose(TimeDistribution().times(uniform), uniform, atol=2e-5)
+    with pytest.raises(ValueError, match="focus"):
+        TimeDistribution(focus=1.0)
+    with pytest.raises(ValueError, match="window"):
+        TimeDistribution(low=0.6, high=0.1)
+
+
+def test_remasking_keeps_the_distribution_at_constant_time():
+    """Two atoms that must be different: after many corrector steps as many are masked, and elements still differ."""
+    process, b = AbsorbingD3PM(remask=0.1), 5000
+    n, t = torch.full((b,), 2), torch.full((b,), 0.4)
+    pairs = torch.tensor([[8, 26], [26, 8]])[torch.randint(2, (b,), generator=torch.Generator().manual_seed(0))]
+    streams = RandomStreams(0, range(b))
+    start = x = process.corrupt(pairs.flatten(), t, n, generator=streams)
+    for _ in range(40):
+        other = x.unflatten(0, (b, 2)).flip(1).flatten()
+        logits = torch.full((2 * b, NUM_CLASSES), -50.0)
+        logits[:, 7] = torch.where(other == 8, -50.0, 0.0)
+        logits[:, 25] = torch.where(other == 26, -50.0, 0.0)
+        hidden = x == MASK
+        x = process.correct(logits, x, t, n, generator=streams)
+        # both of a pair can be revealed in one step, which knows nothing of the other; undo the few such moves
+        clash = hidden.unflatten(0, (b, 2)).all(1) & (x.unflatten(0, (b, 2)) != MASK).all(1)
+        x = x.unflatten(0, (b, 2)).masked_fill(clash[:, None], MASK).flatten()
+    p = float(process.masked_probability(t)[0])
+    assert (x == MASK).float().mean() == pytest.approx(p, abs=0.03)
+    both = x.unflatten(0, (b, 2))[(x.unflatten(0, (b, 2)) != MASK).all(1)]
+    assert (both.sum(1) == 34).all()
+    assert (both[:, 0] == 8).float().mean() == pytest.approx(0.5, abs=0.04)
+    assert (x != start).float().mean() > 0.5
+    assert torch.equal(AbsorbingD3PM().correct(logits, x, t, n, generator=streams), x)
 
 
 @pytest.mark.parametrize(("temperature", "odds"), [(1.0, 3.0), (0.5, 9.0)])

@@ -87,7 +87,7 @@ def test_site_symmetry_leaves_no_force():
     batch = CrystalBatch.from_crystals([rock_salt()], dtype=torch.float64)
     geometry = pair_geometry(
         batch.lattice, batch.frac_coords[None], torch.ones(1, 2, dtype=torch.bool),
-        cutoff=6.0, num_neighbors=32, num_radial=8, num_harmonics=2,
+        cutoff=6.0, num_neighbors=32, num_radial=8, num_distances=8, num_harmonics=2,
     )  # fmt: skip
     assert geometry.vector.abs().max() < 1e-6
     assert geometry.radial.abs().max() > 1
@@ -97,23 +97,25 @@ def test_site_symmetry_leaves_no_force():
 def test_geometry_equals_a_sum_over_an_independent_neighbour_list(seed):
     """Sums over images against ase.neighborlist, in cells where the reach is the plain cut-off."""
     rng = np.random.default_rng(seed)
-    n, cutoff, num_radial = 6, 4.0, 5
+    n, cutoff, num_radial, num_distances = 6, 4.0, 5, 9
     lattice = symmetric_form(torch.tensor(5 * np.eye(3) + rng.normal(size=(3, 3)) * 0.7))
     frac = rng.random((n, 3))
     geometry = pair_geometry(
         lattice[None], torch.tensor(frac)[None], torch.ones(1, n, dtype=torch.bool),
-        cutoff=cutoff, num_neighbors=200, num_radial=num_radial, num_harmonics=2,
+        cutoff=cutoff, num_neighbors=200, num_radial=num_radial, num_distances=num_distances, num_harmonics=2,
     )  # fmt: skip
     atoms = ase.Atoms("H6", scaled_positions=frac, cell=lattice.numpy(), pbc=True)
     i, j, d, vector = ase.neighborlist.neighbor_list("ijdD", atoms, cutoff)
-    centres, width = np.linspace(0, cutoff, num_radial), cutoff / (num_radial - 1)
-    basis = (
-        np.exp(-0.5 * ((d[:, None] - centres) / width) ** 2) * smooth_cutoff(torch.tensor(d / cutoff)).numpy()[:, None]
-    )
-    radial, directed = np.zeros((n, n, num_radial)), np.zeros((n, n, 3, num_radial))
-    np.add.at(radial, (i, j), basis)
+
+    def basis(number: int) -> np.ndarray:
+        centres, width = np.linspace(0, cutoff, number), cutoff / (number - 1)
+        envelope = smooth_cutoff(torch.tensor(d / cutoff)).numpy()
+        return np.exp(-0.5 * ((d[:, None] - centres) / width) ** 2) * envelope[:, None]
+
+    radial, directed = np.zeros((n, n, num_distances)), np.zeros((n, n, 3, num_radial))
+    np.add.at(radial, (i, j), basis(num_distances))
     unit = 3**0.5 * vector / np.sqrt(d**2 + 1e-4)[:, None]
-    np.add.at(directed, (i, j), unit[:, :, None] * basis[:, None])
+    np.add.at(directed, (i, j), unit[:, :, None] * basis(num_radial)[:, None])
     np.testing.assert_allclose(geometry.radial[0].numpy(), radial, atol=1e-6)
     np.testing.assert_allclose(geometry.vector[0].numpy(), directed, atol=1e-6)
 

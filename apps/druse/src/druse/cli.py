@@ -5,12 +5,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from druse_evaluate.cli import PotentialName
 from druse_evaluate.cli import app as evaluate_app
-from druse_generate.cli import AsJson, Correctors, Model, NumAtoms, Quiet, SamplerName, Seed, Steps, Temperature
+from druse_generate.cli import (
+    AsJson,
+    Correctors,
+    Model,
+    NumAtoms,
+    Quiet,
+    SamplerName,
+    Seed,
+    Settings,
+    SpeciesTemperature,
+    Steps,
+    Temperature,
+)
 from druse_generate.cli import app as generate_app
 from druse_train.cli import app as train_app
 
-_REFERENCE = "embedded (DFT's hull), embedded-POTENTIAL (the potential's own energies), or the path of your own."
+_REFERENCE = (
+    "embedded (DFT's hull, the default), embedded-POTENTIAL (the potential's own energies), or the path of your own."
+)
 
 app = typer.Typer(
     name="druse",
@@ -26,17 +41,26 @@ app.add_typer(train_app, name="train")
 @app.command()
 def discover(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.", show_default=False)],
-    num: Annotated[int, typer.Option(help="How many crystals to relax and judge.")] = 32,
-    seed: Seed = 0,
-    pool: Annotated[int, typer.Option(help="Crystals drawn for each one that is relaxed; 1: no screening.")] = 4,
+    num: Annotated[
+        int | None, typer.Option(help="How many crystals to relax and judge; 32 by default.", show_default=False)
+    ] = None,
+    seed: Seed = None,
+    pool: Annotated[
+        int | None,
+        typer.Option(
+            help="Crystals drawn for each one that is relaxed, 4 by default; 1: no screening.", show_default=False
+        ),
+    ] = None,
     num_atoms: NumAtoms = None,
-    sampler: SamplerName = "fast",
+    sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
-    species_temperature: Temperature = None,
+    temperature: Temperature = None,
+    species_temperature: SpeciesTemperature = None,
     model: Model = None,
-    reference: Annotated[str, typer.Option(help=_REFERENCE)] = "embedded",
-    potential: Annotated[str, typer.Option(help="sevennet-0, sevennet-l3i5 or chgnet.")] = "sevennet-0",
+    reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
+    potential: PotentialName = None,
+    config: Settings = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -48,34 +72,37 @@ def discover(
     from druse_crystal.console import Display, user_errors
 
     with user_errors("druse discover"):
-        if num < 1:
-            raise ValueError(f"{num} crystals were asked for: ask for at least 1")
-        if pool < 1:
-            raise ValueError(f"--pool is {pool}: it must be at least 1")
         from druse_crystal.manifest import Manifest
-        from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+        from druse_crystal.settings import read_settings
+        from druse_evaluate import config as evaluate_config
         from druse_evaluate.metrics_table import print_metrics
-        from druse_generate.config import MODEL, make_config
+        from druse_generate import config as generate_config
 
+        from druse.config import DiscoverConfig
         from druse.discovering import discover as run
 
-        generation = make_config(
+        settings = read_settings(config, DiscoverConfig) if config else DiscoverConfig()
+        if pool is not None:
+            settings = replace(settings, pool=pool)
+        generation = generate_config.with_options(
+            settings.generate,
             num=num,
             seed=seed,
             num_atoms=num_atoms,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,
+            temperature=temperature,
             species_temperature=species_temperature,
         )
-        evaluation = EvaluationConfig(reference=reference, relaxation=RelaxationConfig(potential=potential))
+        evaluation = evaluate_config.with_options(settings.evaluate, reference=reference, potential=potential)
         with Display(quiet=quiet) as display:
             assessment = run(
                 out,
-                num=num,
-                pool=pool,
-                model=model or MODEL,
-                generation=replace(generation, num=num * pool),
+                num=generation.num,
+                pool=settings.pool,
+                model=model or generate_config.MODEL,
+                generation=replace(generation, num=generation.num * settings.pool),
                 evaluation=evaluation,
                 display=display,
                 manifest=Manifest(),

@@ -51,12 +51,18 @@ def relax(
     """
     with user_errors("druse relax"):
         from druse_crystal.manifest import Manifest
+        from druse_crystal.settings import read_settings
 
-        from druse_evaluate.config import read_config, with_options
+        from druse_evaluate.config import EvaluationConfig, with_options
         from druse_evaluate.judging import read_inputs, relax_and_write
 
         settings = with_options(
-            read_config(config), reference=None, potential=potential, fmax=fmax, max_steps=max_steps, device=device
+            read_settings(config, EvaluationConfig) if config else EvaluationConfig(),
+            reference=None,
+            potential=potential,
+            fmax=fmax,
+            max_steps=max_steps,
+            device=device,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
@@ -98,12 +104,13 @@ def evaluate(
     """
     with user_errors("druse evaluate"):
         from druse_crystal.manifest import Manifest
+        from druse_crystal.settings import read_settings
 
-        from druse_evaluate.config import read_config, with_options
+        from druse_evaluate.config import EvaluationConfig, with_options
         from druse_evaluate.judging import judge, pad, read_inputs
 
         settings = with_options(
-            read_config(config),
+            read_settings(config, EvaluationConfig) if config else EvaluationConfig(),
             reference=reference,
             potential=potential,
             fmax=fmax,

@@ -103,20 +103,20 @@ def relax_all(
         config: how.
         store: finished relaxations.
         display: shows progress and running counts.
-        reference: for the running count of crystals near the hull.
+        reference: for the running counts of crystals near the hull, and of the new ones among them.
         relaxer: instead of the one that ``config`` names.
     """
     todo = [c for c in crystals if c is not None and store.get(c) is None]
     total = sum(c is not None for c in crystals)
     done = total - len(todo)
-    counts: Counter[str] = Counter()
+    funnel = _Funnel(reference)
     for crystal in crystals:
         relaxation = None if crystal is None else store.get(crystal)
         if relaxation is not None:
-            _count(counts, relaxation, reference)
+            funnel.add(relaxation)
     if done:
         display.say(f"{done} of {total} relaxations are there already")
-    display.update("relaxation", done, total, counts)
+    display.update("relaxation", done, total, funnel.counts)
     if todo:
         relaxer = relaxer or make_relaxer_for(config)
 
@@ -124,24 +124,48 @@ def relax_all(
             nonlocal done
             store.keep(todo[index], relaxation)
             done += 1
-            _count(counts, relaxation, reference)
-            display.update("relaxation", done, total, counts)
+            funnel.add(relaxation)
+            display.update("relaxation", done, total, funnel.counts)
 
         relaxer(todo, on_result=on_result)
     return [None if c is None else store.get(c) for c in crystals]
 
 
-def _count(counts: Counter[str], relaxation: Relaxation, reference: "Reference | None") -> None:
-    counts[relaxation.status.replace("_", " ")] += 1
-    if reference is None or relaxation.crystal is None:
-        return
-    from druse_evaluation.assessment import DOUBTFUL, METASTABLE
+class _Funnel:
+    """Running counts while crystals relax: how each ended, and against a reference which of them are worth a look.
 
-    try:
-        above = reference.energy_above_hull(relaxation.crystal, relaxation.energy)
-    except ValueError:
-        return
-    counts[f"≤ {METASTABLE} eV/atom"] += DOUBTFUL <= above <= METASTABLE
+    They are for the eye: the crystals come in the order in which they finish, so of two equal ones another may count
+    as the first than in the assessment.
+    """
+
+    def __init__(self, reference: "Reference | None"):
+        from druse_evaluation.matching import OrderedMatcher
+        from druse_evaluation.novelty import DistinctStructures, KnownStructures
+
+        matcher = OrderedMatcher()
+        self.counts: Counter[str] = Counter()
+        self.reference = reference
+        self.known = None if reference is None else KnownStructures(reference.crystals, matcher=matcher)
+        self.distinct = DistinctStructures(matcher=matcher)
+        self.added = 0
+
+    def add(self, relaxation: Relaxation) -> None:
+        """Count one."""
+        from druse_evaluation.assessment import DOUBTFUL, METASTABLE
+
+        self.added += 1
+        self.counts[relaxation.status.replace("_", " ")] += 1
+        crystal, reference, known = relaxation.crystal, self.reference, self.known
+        if reference is None or known is None or crystal is None:
+            return
+        try:
+            above = reference.energy_above_hull(crystal, relaxation.energy)
+        except ValueError:
+            return
+        near = DOUBTFUL <= above <= METASTABLE
+        new = near and self.distinct.add(self.added, crystal) == self.added and known.first_match(crystal) is None
+        self.counts[f"≤ {METASTABLE} eV/atom"] += near
+        self.counts["new among them"] += new
 
 
 def judge(

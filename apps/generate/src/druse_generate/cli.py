@@ -19,16 +19,28 @@ Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder; 
 NumAtoms = Annotated[
     str | None, typer.Option("--num-atoms", help="Atoms in a cell: 8, or 4-12; by default as in the training data.")
 ]
-Seed = Annotated[int, typer.Option(help="Same seed, same crystals.")]
-SamplerName = Annotated[str, typer.Option("--sampler", help="fast, predictor, or paper (1,000 + 1,000 evaluations).")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by default.", show_default=False)]
+SamplerName = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler", help="fast (default), predictor, or paper (1,000 + 1,000 evaluations).", show_default=False
+    ),
+]
 Steps = Annotated[int | None, typer.Option(help="Steps of the sampler, instead of its own number.", show_default=False)]
 Correctors = Annotated[
     int | None, typer.Option("--corrector-steps", help="Langevin steps before each step.", show_default=False)
 ]
 Temperature = Annotated[
     float | None,
+    typer.Option(
+        help="Of coordinates and lattice; below 1: lower energies, more symmetry, less diversity.", show_default=False
+    ),
+]
+SpeciesTemperature = Annotated[
+    float | None,
     typer.Option("--species-temperature", help="Below 1: likelier elements, less diversity.", show_default=False),
 ]
+Settings = Annotated[Path | None, typer.Option("--config", help="Settings in YAML; options win over it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -36,13 +48,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 @app.command("generate")
 def generate_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.", show_default=False)],
-    num: Annotated[int, typer.Option(help="How many crystals.")] = 32,
-    seed: Seed = 0,
+    num: Annotated[int | None, typer.Option(help="How many crystals; 32 by default.", show_default=False)] = None,
+    seed: Seed = None,
     num_atoms: NumAtoms = None,
-    sampler: SamplerName = "fast",
+    sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
-    species_temperature: Temperature = None,
+    temperature: Temperature = None,
+    species_temperature: SpeciesTemperature = None,
+    config: Settings = None,
     model: Model = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
@@ -57,29 +71,32 @@ def generate_command(
 
     with user_errors("druse generate"):
         from druse_crystal.manifest import Manifest
+        from druse_crystal.settings import read_settings
 
-        from druse_generate.config import MODEL, make_config
+        from druse_generate.config import MODEL, GenerateConfig, with_options
         from druse_generate.running import draw_into, write_draws
 
-        config = make_config(
+        settings = with_options(
+            read_settings(config, GenerateConfig) if config else GenerateConfig(),
             num=num,
             seed=seed,
             num_atoms=num_atoms,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,
+            temperature=temperature,
             species_temperature=species_temperature,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
             draws = draw_into(
-                out, model=model or MODEL, config=config, display=display, manifest=manifest, device=device
+                out, model=model or MODEL, config=settings, display=display, manifest=manifest, device=device
             )
             write_draws(out, draws, display=display, manifest=manifest)
         if as_json:
             typer.echo(json.dumps(manifest.as_dict(), indent=2))
         else:
-            display.say(f"{manifest.results['crystals']} of {num} crystals: {out / 'crystals.extxyz'}")
+            display.say(f"{manifest.results['crystals']} of {settings.num} crystals: {out / 'crystals.extxyz'}")
 
 
 @app.command()

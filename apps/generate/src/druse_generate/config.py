@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from druse_diffusion import AbsorbingD3PM, CrystalProcess, fast_times, uniform_times
+from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint that ships with this package."""
@@ -17,12 +17,14 @@ class SamplerConfig:
         grid: ``fast``: times made for few steps; ``uniform``: even times, with 1,000 steps the published grid.
         steps: predictor steps.
         corrector_steps: Langevin steps before each predictor step.
+        temperature: of coordinates and lattice, see ``WrappedVE.temperature``.
         species_temperature: see ``AbsorbingD3PM.temperature``.
     """
 
-    grid: str = "uniform"
+    grid: str = "fast"
     steps: int = 100
     corrector_steps: int = 1
+    temperature: float = 0.25
     species_temperature: float = 1.0
 
     def __post_init__(self):
@@ -32,6 +34,8 @@ class SamplerConfig:
             raise ValueError(f"the sampler needs at least 2 steps, not {self.steps}")
         if self.corrector_steps < 0:
             raise ValueError(f"the number of corrector steps is {self.corrector_steps}, it cannot be negative")
+        if not self.temperature >= 0:
+            raise ValueError(f"the temperature is {self.temperature}, it cannot be negative")
         if not self.species_temperature > 0:
             raise ValueError(f"the temperature of the species is {self.species_temperature}, it must be positive")
 
@@ -43,7 +47,11 @@ class SamplerConfig:
     @property
     def process(self) -> CrystalProcess:
         """The process that is run backwards."""
-        return CrystalProcess(species=AbsorbingD3PM(temperature=self.species_temperature))
+        return CrystalProcess(
+            lattice=LatticeVP(temperature=self.temperature),
+            frac_coords=WrappedVE(temperature=self.temperature),
+            species=AbsorbingD3PM(temperature=self.species_temperature),
+        )
 
     @property
     def evaluations(self) -> int:
@@ -55,8 +63,8 @@ _GRIDS = {"fast": fast_times, "uniform": uniform_times}
 
 SAMPLERS = {
     "fast": SamplerConfig(),
-    "predictor": SamplerConfig(grid="fast", steps=200, corrector_steps=0),
-    "paper": SamplerConfig(grid="uniform", steps=1000, corrector_steps=1),
+    "predictor": SamplerConfig(steps=200, corrector_steps=0),
+    "paper": SamplerConfig(grid="uniform", steps=1000, temperature=1.0),
 }
 """Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000."""
 
@@ -85,16 +93,18 @@ class GenerateConfig:
             raise ValueError(f"{self.num} crystals were asked for: ask for at least 1")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}, it must lie between 0 and 2**63 - 1")
+        if self.batch_pairs < 1:
+            raise ValueError(f"batch_pairs is {self.batch_pairs}, it must be positive")
+        if self.num_atoms is not None and self.num_atoms[0] > self.num_atoms[1]:
+            raise ValueError(f"num_atoms is {self.num_atoms}: the first number must not be larger than the second")
 
 
-def parse_num_atoms(text: str | None) -> tuple[int, int] | None:
+def parse_num_atoms(text: str) -> tuple[int, int]:
     """``8`` or ``4-12`` as a range.
 
     Raises:
         ValueError: if it is neither.
     """
-    if text is None:
-        return None
     first, _, last = text.partition("-")
     try:
         low, high = int(first), int(last or first)
@@ -105,27 +115,35 @@ def parse_num_atoms(text: str | None) -> tuple[int, int] | None:
     return low, high
 
 
-def make_config(
+def with_options(
+    config: GenerateConfig,
     *,
-    num: int,
-    seed: int,
+    num: int | None = None,
+    seed: int | None = None,
     num_atoms: str | None = None,
-    sampler: str = "fast",
-    steps: int | None = None,
-    corrector_steps: int | None = None,
-    species_temperature: float | None = None,
+    sampler: str | None = None,
+    **changes: float | None,
 ) -> GenerateConfig:
-    """A configuration from the words of a command line.
+    """The settings with those replaced that were given (not None) on the command line.
+
+    Args:
+        config: the settings.
+        num: how many crystals.
+        seed: of all random numbers.
+        num_atoms: such as ``8`` or ``4-12``.
+        sampler: a name of ``SAMPLERS``.
+        changes: single fields of the sampler.
 
     Raises:
         ValueError: names the word that makes no sense.
     """
-    if sampler not in SAMPLERS:
+    if sampler is not None and sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
-    changes = {"steps": steps, "corrector_steps": corrector_steps, "species_temperature": species_temperature}
-    return GenerateConfig(
-        num=num,
-        seed=seed,
-        num_atoms=parse_num_atoms(num_atoms),
-        sampler=replace(SAMPLERS[sampler], **{name: value for name, value in changes.items() if value is not None}),
+    chosen = config.sampler if sampler is None else SAMPLERS[sampler]
+    return replace(
+        config,
+        num=config.num if num is None else num,
+        seed=config.seed if seed is None else seed,
+        num_atoms=config.num_atoms if num_atoms is None else parse_num_atoms(num_atoms),
+        sampler=replace(chosen, **{name: value for name, value in changes.items() if value is not None}),
     )

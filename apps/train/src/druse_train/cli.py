@@ -27,8 +27,9 @@ def fit(
     from druse_crystal.dataset import CrystalDataset, load_embedded
     from druse_crystal.files import writable_folder, write_text
     from druse_crystal.manifest import Manifest, file_hash
+    from druse_crystal.settings import settings_text
 
-    from druse_train.config import read_recipe, recipe_text
+    from druse_train.config import read_recipe
     from druse_train.display import TrainingDisplay
     from druse_train.fitting import STATE
     from druse_train.fitting import fit as run
@@ -46,7 +47,7 @@ def fit(
         dataset = load_embedded() if path is None else CrystalDataset.read(path)
         digest = "" if path is None else file_hash(path)
         card = {"data": "embedded" if path is None else {"file": path.name, "sha256": digest}}
-        write_text(folder / "recipe.yaml", recipe_text(config))
+        write_text(folder / "recipe.yaml", settings_text(config))
         manifest = Manifest(seed=config.seed, settings={"recipe": asdict(config)})
         if path is not None:
             manifest.inputs[str(path)] = digest

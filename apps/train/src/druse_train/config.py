@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-from druse_diffusion import LossWeights
+from druse_crystal.settings import read_settings
+from druse_diffusion import LossWeights, TimeDistribution
 from druse_scores import PairNetworkConfig
-from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +57,7 @@ class FitConfig:
         data: what to learn from.
         network: size of the network.
         weights: of the three losses.
+        times: at which noise levels to train; validation always covers all evenly.
         optimizer: how to learn.
         max_hours: stop after so many hours of training, counted over all resumed runs; None: no limit.
         max_steps: stop after so many steps; None: no limit.
@@ -74,6 +74,7 @@ class FitConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: PairNetworkConfig = field(default_factory=PairNetworkConfig)
     weights: LossWeights = field(default_factory=lambda: LossWeights(lattice=2.0, frac_coords=0.1, species=2.0))
+    times: TimeDistribution = field(default_factory=lambda: TimeDistribution(focus=0.4))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     max_hours: float | None = None
     max_steps: int | None = None
@@ -114,25 +115,10 @@ def read_recipe(path: Path) -> FitConfig:
     Raises:
         ValueError: if the file cannot be read or a key or value is wrong; names it.
     """
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not a readable YAML recipe: {error}") from error
-    try:
-        config = TypeAdapter(FitConfig).validate_python(content, extra="forbid")
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        known = "unknown key" if first["type"] in ("unexpected_keyword_argument", "extra_forbidden") else first["msg"]
-        raise ValueError(f"{path}: {key}: {known}") from error
+    config = read_settings(path, FitConfig)
     beside = path.parent.resolve()
     return replace(
         config,
         data=replace(config.data, path=config.data.path and beside / config.data.path),
         init_from=config.init_from and beside / config.init_from,
     )
-
-
-def recipe_text(config: FitConfig) -> str:
-    """A recipe as YAML, with every default written out."""
-    return yaml.safe_dump(TypeAdapter(FitConfig).dump_python(config, mode="json"), sort_keys=False)

@@ -72,7 +72,12 @@ class DiffusionModule(lightning.LightningModule):
         clean = self.train_data.select(index)
         streams = RandomStreams((self.config.seed << 32) + place.epoch, index)
         losses = training_loss(
-            self.process, self.network, clean.to(device=self.device), weights=self.config.weights, generator=streams
+            self.process,
+            self.network,
+            clean.to(device=self.device),
+            weights=self.config.weights,
+            times=self.config.times,
+            generator=streams,
         )
         self.recent.append(torch.stack([getattr(losses, name).detach().mean() for name in FIELDS]))
         self.under_way = (place, len(index) * self.trainer.world_size)
@@ -166,6 +171,8 @@ class Recorder(lightning.Callback):
                 trainer.should_stop = True
             losses = dict(zip(FIELDS, torch.stack(module.recent[-100:]).mean(0).tolist(), strict=True))
             self.show("train", losses | {"step": module.progress.step, "hours": module.progress.seconds / 3600})
+            if trainer.logger is not None:
+                trainer.logger.log_metrics({f"train_{k}": v for k, v in losses.items()}, step=module.progress.step)
         if now - self.saved > module.config.checkpoint_every_minutes * 60:
             self.save(trainer, module)
 

@@ -8,7 +8,7 @@ from druse_diffusion.random import RandomStreams
 from druse_diffusion.sampling import fast_times, sample, uniform_times
 from druse_diffusion.score import Conditions, Prediction, ScoreModel
 from druse_diffusion.species import MASK, NUM_CLASSES, NUM_ELEMENTS, AbsorbingD3PM
-from druse_diffusion.training import FieldLosses, LossWeights, training_loss
+from druse_diffusion.training import FieldLosses, LossWeights, TimeDistribution, training_loss
 
 __all__ = [
     "MASK",
@@ -25,6 +25,7 @@ __all__ = [
     "Prediction",
     "RandomStreams",
     "ScoreModel",
+    "TimeDistribution",
     "WrappedVE",
     "fast_times",
     "sample",

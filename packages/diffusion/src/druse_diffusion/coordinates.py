@@ -52,11 +52,14 @@ class WrappedVE(Corruption):
         sigma_min: width at t = 0 of a crystal with one atom (fractional units).
         sigma_max: width at t = 1 of a crystal with one atom.
         snr: signal-to-noise ratio of the Langevin corrector.
+        temperature: scales the variance of the noise that sampling adds; 1 draws from the model's own distribution,
+            less draws nearer to its modes and pays with diversity.
     """
 
     sigma_min: float = 0.01
     sigma_max: float = 5.0
     snr: float = 0.4
+    temperature: float = 1.0
 
     def sigma(self, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Width of the noise; exactly 0 at t = 0, where the data are."""
@@ -107,7 +110,7 @@ class WrappedVE(Corruption):
         """Ancestral step (Song et al., arXiv:2011.13456, appendix F): mean ``x + (sigma_t^2 - sigma_s^2) score``."""
         sigma_t, sigma_s = (per_atom(self.sigma(time, num_atoms), num_atoms) for time in (t, s))
         variance = sigma_t**2 - sigma_s**2
-        z = generator.atom_normal(num_atoms, 3).to(x_t.dtype)
+        z = self.temperature**0.5 * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
         return (x_t + variance * prediction / sigma_t + variance.sqrt() * sigma_s / sigma_t * z) % 1.0
 
     def correct(
@@ -127,5 +130,5 @@ class WrappedVE(Corruption):
         """
         sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
         eps = 2 * (self.snr * sigma) ** 2
-        z = generator.atom_normal(num_atoms, 3).to(x_t.dtype)
+        z = self.temperature**0.5 * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
         return (x_t + eps * prediction / sigma + (2 * eps).sqrt() * z) % 1.0

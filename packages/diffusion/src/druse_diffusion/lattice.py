@@ -38,6 +38,7 @@ class LatticeVP(Corruption):
         snr: signal-to-noise ratio of the Langevin corrector.
         corrector_interval: the corrector's step falls by ``m(t)^2 / m(t - corrector_interval)^2``, the published
             sampler's time step.
+        temperature: scales the variance of the noise that sampling adds, see ``WrappedVE``.
     """
 
     beta_min: float = 0.1
@@ -46,6 +47,7 @@ class LatticeVP(Corruption):
     variance_scale: float = 0.25
     snr: float = 0.2
     corrector_interval: float = 0.001
+    temperature: float = 1.0
 
     def mean_coefficient(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """``m(t)``."""
@@ -116,7 +118,7 @@ class LatticeVP(Corruption):
         variance = self.prior_variance(num_atoms, t.dtype) * (1 - a**2)
         noise_std = variance.sqrt() * std_s / std_t
         a, std_t, variance, noise_std = (v[:, None, None] for v in (a, std_t, variance, noise_std))
-        noise = symmetric_noise(generator).to(x_t.dtype)
+        noise = self.temperature**0.5 * symmetric_noise(generator).to(x_t.dtype)
         mu = self.prior_mean(num_atoms, x_t.dtype)
         return mu + (x_t - mu) / a + variance / a * prediction / std_t + noise_std * noise
 
@@ -137,5 +139,5 @@ class LatticeVP(Corruption):
         earlier = (t - self.corrector_interval).clamp(min=0)
         alpha = (self.mean_coefficient(t) / self.mean_coefficient(earlier))[:, None, None] ** 2
         eps = 2 * alpha * (self.snr * std) ** 2
-        noise = symmetric_noise(generator).to(x_t.dtype)
+        noise = self.temperature**0.5 * symmetric_noise(generator).to(x_t.dtype)
         return symmetric_form(x_t + eps * prediction / std + (2 * eps).sqrt() * noise)

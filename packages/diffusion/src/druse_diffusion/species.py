@@ -30,11 +30,14 @@ class AbsorbingD3PM(Corruption):
         cross_entropy_weight: weight of the plain cross entropy in the hybrid loss.
         temperature: of the distribution from which a revealed atom takes its element; 1 is the model's own, less
             prefers likely elements and pays with diversity.
+        remask: probability that a corrector step hides a revealed atom, so that its element is chosen anew; 0, the
+            published sampler, never does.
     """
 
     num_steps: int = 1000
     cross_entropy_weight: float = 0.01
     temperature: float = 1.0
+    remask: float = 0.0
 
     def steps(self, t: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
         """Number of masking steps that an atom has seen at time t: ``floor((num_steps - 1) t) + 1``; 0 at t = 0."""
@@ -112,6 +115,33 @@ class AbsorbingD3PM(Corruption):
         uniform = generator.atom_uniform(num_atoms, 2)
         p_t, p_s = (self.masked_probability(time) for time in (t, s))
         reveal = uniform[:, 0] < per_atom((p_t - p_s) / p_t, num_atoms).squeeze(-1)
+        return torch.where((x_t == MASK) & reveal, self.draw(prediction, uniform[:, 1:]), x_t)
+
+    def correct(
+        self,
+        prediction: Float[Tensor, "n k"],
+        x_t: Int[Tensor, " n"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+        *,
+        generator: RandomStreams,
+    ) -> Int[Tensor, " n"]:
+        """Hide some atoms and reveal as many others on average: detailed balance at constant t, P being as above.
+
+        Rates ``r`` to hide and ``r (1 - P) / P`` to reveal leave the distribution at t as it is (Campbell et al., "A
+        continuous time framework for discrete denoising models", arXiv:2205.14987, section 4.4).
+        """
+        if self.remask == 0:
+            return x_t
+        uniform = generator.atom_uniform(num_atoms, 2)
+        p = per_atom(self.masked_probability(t), num_atoms).squeeze(-1)
+        masked = x_t == MASK
+        reveal = masked & (uniform[:, 0] < self.remask * (1 - p) / p)
+        hide = ~masked & (uniform[:, 0] < self.remask)
+        return torch.where(reveal, self.draw(prediction, uniform[:, 1:]), x_t).masked_fill(hide, MASK)
+
+    def draw(self, prediction: Float[Tensor, "n k"], uniform: Float[Tensor, "n 1"]) -> Int[Tensor, " n"]:
+        """Atomic numbers from predicted logits, by numbers even in (0, 1)."""
         cumulative = (prediction[:, :NUM_ELEMENTS].double() / self.temperature).softmax(-1).cumsum(-1)
-        drawn = torch.searchsorted(cumulative, uniform[:, 1:].double() * cumulative[:, -1:]).squeeze(-1) + 1
-        return torch.where((x_t == MASK) & reveal, drawn.clamp(max=NUM_ELEMENTS), x_t)
+        drawn = torch.searchsorted(cumulative, uniform.double() * cumulative[:, -1:]).squeeze(-1) + 1
+        return drawn.clamp(max=NUM_ELEMENTS)

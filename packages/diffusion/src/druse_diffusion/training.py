@@ -23,6 +23,35 @@ class LossWeights:
     species: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimeDistribution:
+    """Times seen in training: even over [1e-5, 1], but for a share of them even over a window.
+
+    Attributes:
+        focus: share of the times drawn from the window; 0 is MatterGen's choice (arXiv:2312.03687, appendix A.7).
+        low: where the window begins.
+        high: where it ends.
+    """
+
+    focus: float = 0.0
+    low: float = 0.1
+    high: float = 0.6
+
+    def __post_init__(self):
+        if not 0 <= self.focus < 1:
+            raise ValueError(f"focus is {self.focus}, it must be at least 0 and below 1")
+        if not T_MIN <= self.low < self.high <= 1:
+            raise ValueError(f"the window of times from {self.low} to {self.high} must lie within {T_MIN} and 1")
+
+    def times(self, uniform: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Times from numbers even in (0, 1)."""
+        everywhere = T_MIN + (1 - T_MIN) * (uniform - self.focus) / (1 - self.focus)
+        if self.focus == 0:
+            return everywhere
+        window = self.low + (self.high - self.low) * uniform / self.focus
+        return torch.where(uniform < self.focus, window, everywhere)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FieldLosses:
     """Loss per crystal, unweighted for each field (see the corruptions for what it sums), and the weighted total."""
@@ -40,10 +69,11 @@ def training_loss(
     *,
     conditions: Conditions | None = None,
     weights: LossWeights = LossWeights(),
+    times: TimeDistribution = TimeDistribution(),
     generator: RandomStreams,
     t: Float[Tensor, " b"] | None = None,
 ) -> FieldLosses:
-    """Losses of one batch at times drawn evenly from [1e-5, 1], or at the given ones.
+    """Losses of one batch at times drawn from a distribution, or at the given ones.
 
     Args:
         process: the forward process.
@@ -51,11 +81,12 @@ def training_loss(
         clean: crystals with symmetric lattices.
         conditions: what the network is told about the crystals.
         weights: of the three fields in ``total``.
+        times: what to draw from.
         generator: one random stream for each crystal.
         t: (b,) times; drawn when None.
     """
     if t is None:
-        t = T_MIN + (1 - T_MIN) * generator.crystal_uniform(1).squeeze(-1).to(clean.lattice.dtype)
+        t = times.times(generator.crystal_uniform(1).squeeze(-1).to(clean.lattice.dtype))
     with torch.no_grad():
         noisy = process.corrupt(clean, t, generator=generator)
     prediction = model(noisy, t, conditions)

@@ -69,6 +69,24 @@ def _elements(key: FormulaKey) -> tuple[int, ...]:
     return tuple(z for z, _ in key)
 
 
+class DistinctStructures:
+    """Structures seen so far, each once."""
+
+    def __init__(self, *, matcher: Matcher):
+        self.matcher = matcher
+        self._firsts: dict[FormulaKey, list[tuple[int, Comparable]]] = defaultdict(list)
+
+    def add(self, position: int, crystal: Crystal) -> int:
+        """Position of the first crystal added that is the same structure: its own if there is none."""
+        prepared = self.matcher.prepare(crystal)
+        seen = self._firsts[prepared.key]
+        first = next((i for i, earlier in seen if self.matcher.fit(earlier, prepared)), None)
+        if first is None:
+            seen.append((position, prepared))
+            return position
+        return first
+
+
 def first_occurrences(
     crystals: Sequence[Crystal | None],
     *,
@@ -88,19 +106,10 @@ def first_occurrences(
     Returns:
         A position for each crystal, None for None.
     """
-    firsts: dict[FormulaKey, list[tuple[int, Comparable]]] = defaultdict(list)
+    distinct = DistinctStructures(matcher=matcher)
     result: list[int | None] = []
     for position, crystal in enumerate(crystals):
-        if crystal is None:
-            result.append(None)
-        else:
-            prepared = matcher.prepare(crystal)
-            seen = firsts[prepared.key]
-            first = next((i for i, earlier in seen if matcher.fit(earlier, prepared)), None)
-            if first is None:
-                seen.append((position, prepared))
-                first = position
-            result.append(first)
+        result.append(None if crystal is None else distinct.add(position, crystal))
         if on_crystal is not None:
             on_crystal(position + 1)
     return result

@@ -22,13 +22,14 @@ class PairGeometry:
     """Features of all ordered pairs (i, j) of a padded batch of B crystals with up to N atoms.
 
     Attributes:
-        radial: (B, N, N, R) sums over images of a radial basis.
-        vector: (B, N, N, 3, R) the same times the unit vector from i to j: R x 1o, e3nn's order of components.
+        radial: (B, N, N, D) sums over images of a fine radial basis.
+        vector: (B, N, N, 3, R) sums of a coarser radial basis times the unit vector from i to j: R x 1o, components
+            in e3nn's order.
         tensor: (B, N, N, 5, R) the same times the l = 2 spherical harmonics: R x 2e.
         phases: (B, N, N, 6 M) sines and cosines of ``2 pi m (f_j - f_i)`` along the lattice axes.
     """
 
-    radial: Float[Tensor, "B N N R"]
+    radial: Float[Tensor, "B N N D"]
     vector: Float[Tensor, "B N N 3 R"]
     tensor: Float[Tensor, "B N N 5 R"]
     phases: Float[Tensor, "B N N F"]
@@ -42,6 +43,12 @@ def smooth_cutoff(u: Tensor) -> Tensor:
     return torch.where(u < 1, 1 - u**5 * (21 - 35 * u + 15 * u**2), 0.0)
 
 
+def gaussians(distance: Float[Tensor, "*s"], number: int, cutoff: float) -> Float[Tensor, "*s {number}"]:
+    """Gaussians as wide as they are apart, centred from 0 to the cutoff (Å)."""
+    centres = torch.linspace(0.0, cutoff, number, device=distance.device, dtype=distance.dtype)
+    return torch.exp(-0.5 * ((distance.unsqueeze(-1) - centres) * ((number - 1) / cutoff)) ** 2)
+
+
 def pair_geometry(
     lattice: Float[Tensor, "B 3 3"],
     frac_coords: Float[Tensor, "B N 3"],
@@ -50,6 +57,7 @@ def pair_geometry(
     cutoff: float,
     num_neighbors: int,
     num_radial: int,
+    num_distances: int,
     num_harmonics: int,
 ) -> PairGeometry:
     """Compute the features.
@@ -65,7 +73,8 @@ def pair_geometry(
         is_atom: false where padded.
         cutoff: Å.
         num_neighbors: of one atom.
-        num_radial: number R of Gaussians.
+        num_radial: number R of Gaussians for vectors and tensors.
+        num_distances: number D of Gaussians for scalars.
         num_harmonics: number M of Fourier components along each axis.
     """
     batch, n = is_atom.shape
@@ -96,17 +105,17 @@ def pair_geometry(
     reach = torch.minimum(reach, distance[..., -1] * (1 - 1e-5)) if k > num_neighbors else reach.expand(batch, n)
     vector, distance, source = (x[:, :, :num_neighbors] for x in (vector, distance, source))
 
-    centres = torch.linspace(0.0, cutoff, num_radial, device=lattice.device, dtype=lattice.dtype)
-    width = cutoff / (num_radial - 1)
-    envelope = smooth_cutoff(distance / reach.clamp(min=1e-3).unsqueeze(-1))
-    radial = torch.exp(-0.5 * ((distance.unsqueeze(-1) - centres) / width) ** 2) * envelope.unsqueeze(-1)
+    envelope = smooth_cutoff(distance / reach.clamp(min=1e-3).unsqueeze(-1)).unsqueeze(-1)
+    scalar = gaussians(distance, num_distances, cutoff) * envelope
+    radial = gaussians(distance, num_radial, cutoff) * envelope
 
     unit = vector / (vector.square().sum(-1, keepdim=True) + 1e-4).sqrt()
-    harmonics = o3.spherical_harmonics([0, 1, 2], unit, normalize=False, normalization="component")
+    harmonics = o3.spherical_harmonics([1, 2], unit, normalize=False, normalization="component")
     to_pair = torch.nn.functional.one_hot(source, n).to(lattice.dtype)
-    edge = (harmonics.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
-    summed = (to_pair.transpose(-1, -2) @ edge).unflatten(-1, (9, num_radial))
-    return PairGeometry(radial=summed[..., 0, :], vector=summed[..., 1:4, :], tensor=summed[..., 4:, :], phases=phases)
+    directed = (harmonics.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(-2)
+    summed = to_pair.transpose(-1, -2) @ torch.cat([scalar, directed], -1)
+    vector, tensor = summed[..., num_distances:].unflatten(-1, (8, num_radial)).split([3, 5], -2)
+    return PairGeometry(radial=summed[..., :num_distances], vector=vector, tensor=tensor, phases=phases)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

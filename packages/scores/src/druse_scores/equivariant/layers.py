@@ -18,6 +18,14 @@ def rms_norm(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s m V"]:
     return x * (x.square().sum(-2, keepdim=True).mean(-1, keepdim=True) + 1e-4).rsqrt()
 
 
+def log_size(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s 1"]:
+    """Logarithm of the mean square that ``rms_norm`` divides out.
+
+    Near a symmetric site all vectors of an atom are short, and their length tells how far it is off.
+    """
+    return (x.square().sum(-2).mean(-1, keepdim=True) + 1e-6).log()
+
+
 def outer(a: Float[Tensor, "*s x V"], b: Float[Tensor, "*s y V"]) -> Float[Tensor, "*s x*y V"]:
     """Products of all components, channel by channel."""
     return (a.unsqueeze(-2) * b.unsqueeze(-3)).flatten(-3, -2)
@@ -87,7 +95,8 @@ class Interaction(nn.Module):
         vector_width: channels V of vectors and of tensors.
         num_radial: radial channels R of the geometry.
         condition_width: of the crystal's embedding.
-        update_pairs: whether pairs are updated too (not in the last layer).
+        first: whether atoms come without vectors and tensors.
+        last: whether nobody reads the pairs afterwards.
     """
 
     def __init__(
@@ -99,7 +108,8 @@ class Interaction(nn.Module):
         vector_width: int,
         num_radial: int,
         condition_width: int,
-        update_pairs: bool,
+        first: bool,
+        last: bool,
     ):
         super().__init__()
         self.num_radial, self.vector_width = num_radial, vector_width
@@ -107,18 +117,22 @@ class Interaction(nn.Module):
         self.receiver = nn.Linear(width, message_width)
         self.sender = nn.Linear(width, message_width, bias=False)
         self.pair = nn.Linear(pair_width, message_width, bias=False)
+        self.first, self.last = first, last
+        if not first:
+            self.vector_along = nn.Linear(vector_width, num_radial, bias=False)
+            self.tensor_along = nn.Linear(vector_width, num_radial, bias=False)
+            self.along = zero_linear(2 * num_radial, message_width)
         self.message = nn.Linear(message_width, message_width)
         gates = 2 * num_radial + 2 * vector_width
         # without a bias, so that a pair without weight (padding) passes nothing on
-        self.gates = nn.Linear(message_width, gates + (pair_width if update_pairs else 0), bias=False)
-        self.update_pairs = update_pairs
+        self.gates = nn.Linear(message_width, gates + (0 if last else pair_width), bias=False)
         self.vector_in = nn.Linear(num_radial + vector_width, vector_width, bias=False)
         self.tensor_in = nn.Linear(num_radial + vector_width, vector_width, bias=False)
         self.coupling = Coupling(vector_width)
         self.norm_update = AdaptiveNorm(width, condition_width)
         self.aggregate = nn.Linear(message_width, width)
         self.update = nn.Sequential(
-            nn.Linear(width + 3 * vector_width, 2 * width),
+            nn.Linear(width + 3 * vector_width + 2, 2 * width),
             nn.SiLU(),
             zero_linear(2 * width, width + 2 * vector_width),
         )
@@ -135,7 +149,12 @@ class Interaction(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Update atoms and pairs; ``weight`` is zero for padded senders and scales the sum over senders."""
         x = self.norm(h, condition)
-        m = silu(self.receiver(x)[:, :, None] + self.sender(x)[:, None] + self.pair(pairs))
+        m = self.receiver(x)[:, :, None] + self.sender(x)[:, None] + self.pair(pairs)
+        if not self.first:  # the pair as seen from the receiver's surroundings: angles
+            along_v = (self.vector_along(rms_norm(v)).unsqueeze(2) * geometry.vector).sum(-2)
+            along_t = (self.tensor_along(rms_norm(t)).unsqueeze(2) * geometry.tensor).sum(-2)
+            m = m + self.along(torch.cat([along_v, along_t], -1))
+        m = silu(m)
         m = silu(self.message(m)) * weight
         gates = self.gates(m)
         radial, vector = self.num_radial, self.vector_width
@@ -153,12 +172,12 @@ class Interaction(nn.Module):
         v_unit, t_unit = rms_norm(v), rms_norm(t)
         dv, dt = self.coupling(v_unit, t_unit)
         h = h + self.aggregate(m.sum(2))
-        invariants = torch.cat([v_unit.square().sum(-2), t_unit.square().sum(-2), (v_unit * dv).sum(-2)], -1)
+        invariants = [v_unit.square().sum(-2), t_unit.square().sum(-2), (v_unit * dv).sum(-2), log_size(v), log_size(t)]
         x = self.norm_update(h, condition)
-        change, scale_v, scale_t = self.update(torch.cat([x, invariants], -1)).split([h.shape[-1], vector, vector], -1)
+        change, scale_v, scale_t = self.update(torch.cat([x, *invariants], -1)).split([h.shape[-1], vector, vector], -1)
         h = h + change
         v = v + dv + v_unit * scale_v.unsqueeze(-2)
         t = t + dt + t_unit * scale_t.unsqueeze(-2)
-        if self.update_pairs:
+        if not self.last:
             pairs = pairs + pair_update
         return h, v, t, pairs

@@ -34,7 +34,8 @@ class PairNetworkConfig:
         message_width: channels of the message from one atom to another.
         vector_width: channels of vectors and of tensors.
         num_layers: interactions.
-        num_radial: Gaussians of the radial basis.
+        num_radial: Gaussians of the radial basis of vectors and tensors.
+        num_distances: Gaussians of the finer radial basis of scalars.
         num_harmonics: Fourier components along each lattice axis.
         num_neighbors: neighbours within reach of an atom, images counted.
         cutoff: Å.
@@ -47,6 +48,7 @@ class PairNetworkConfig:
     vector_width: int = 32
     num_layers: int = 4
     num_radial: int = 16
+    num_distances: int = 32
     num_harmonics: int = 8
     num_neighbors: int = 32
     cutoff: float = 6.0
@@ -76,7 +78,7 @@ class PairNetwork(nn.Module):
         self.condition = nn.Sequential(nn.Linear(64 + 16 + 7, c.width), nn.SiLU(), nn.Linear(c.width, c.width))
         self.species = nn.Embedding(NUM_CLASSES, c.width)
         self.pairs = nn.Sequential(
-            nn.Linear(c.num_radial + 6 * c.num_harmonics, c.width), nn.SiLU(), nn.Linear(c.width, c.pair_width)
+            nn.Linear(c.num_distances + 6 * c.num_harmonics, c.width), nn.SiLU(), nn.Linear(c.width, c.pair_width)
         )
         self.layers = nn.ModuleList(
             Interaction(
@@ -86,7 +88,8 @@ class PairNetwork(nn.Module):
                 vector_width=c.vector_width,
                 num_radial=c.num_radial,
                 condition_width=c.width,
-                update_pairs=i + 1 < c.num_layers,
+                first=i == 0,
+                last=i + 1 == c.num_layers,
             )
             for i in range(c.num_layers)
         )
@@ -130,6 +133,7 @@ class PairNetwork(nn.Module):
                 cutoff=c.cutoff,
                 num_neighbors=c.num_neighbors,
                 num_radial=c.num_radial,
+                num_distances=c.num_distances,
                 num_harmonics=c.num_harmonics,
             )
         with torch.autocast(lattice.device.type, torch.bfloat16, enabled=self.mixed_precision):
