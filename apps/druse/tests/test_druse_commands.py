@@ -12,6 +12,15 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+def test_senseless_settings_are_refused_before_anything_is_drawn(tmp_path):
+    config = tmp_path / "search.yaml"
+    config.write_text("evaluate: {relaxation: {fmax: -1}}\n")
+    result = run("discover", "--config", config, "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "fmax is -1" in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_all_commands_are_there():
     result = run("--help")
     for name in ("generate", "relax", "evaluate", "discover", "info", "train"):

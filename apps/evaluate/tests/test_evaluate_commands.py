@@ -11,6 +11,8 @@ from druse_evaluate import judging
 from druse_evaluate.cli import app
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig, with_options
 from druse_evaluate.store import RelaxationStore
+from druse_evaluation.matching import OrderedMatcher
+from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.table import Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
 from typer.testing import CliRunner
@@ -80,7 +82,7 @@ def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
     known, new = relaxed(salt(5.64), -2.0), relaxed(simple_cubic_salt(3.5), -1.95)
     answers = [known, new, relaxed(simple_cubic_salt(3.51), -1.95), lost("exploded", "the cell grew")]
     given = [salt(5.5), simple_cubic_salt(3.4), simple_cubic_salt(3.45), salt(5.6, anion=35, cation=19)]
-    shown = []
+    shown, reference = [], small_reference()
     monkeypatch.setattr(Display, "update", lambda self, stage, done, total, counts: shown.append(dict(counts)))
     for relaxer in (AnsweringRelaxer(answers), AnsweringRelaxer([])):  # the second finds everything in the store
         judging.relax_all(
@@ -88,7 +90,8 @@ def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
             config=RelaxationConfig(),
             store=RelaxationStore(tmp_path / "relaxations.jsonl", {}),
             display=Display(quiet=True),
-            reference=small_reference(),
+            reference=reference,
+            known=KnownStructures(reference.crystals, matcher=OrderedMatcher()),
             relaxer=relaxer,
         )
         assert shown[-1] == {"converged": 3, "≤ 0.1 eV/atom": 3, "new among them": 1, "exploded": 1}

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from druse_crystal.io import read_crystals
+from druse_crystal.settings import read_settings
+from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, uniform_times
 from druse_generate.cli import app
-from druse_generate.config import MODEL, GenerateConfig, SamplerConfig, with_options
+from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import draw_sizes, generate
 from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint
 from typer.testing import CliRunner
@@ -61,6 +63,27 @@ def test_same_seed_same_crystals_whatever_the_batch(model):
         a is not None and b is not None and (a.num_atoms != b.num_atoms or not np.allclose(a.lattice, b.lattice))
         for a, b in ((small[i], others[i]) for i in range(12))
     )
+
+
+def test_samplers_hand_their_temperatures_on():
+    assert SamplerConfig(temperature=0.5, species_temperature=0.8).process == CrystalProcess(
+        lattice=LatticeVP(temperature=0.5),
+        frac_coords=WrappedVE(temperature=0.5),
+        species=AbsorbingD3PM(temperature=0.8),
+    )
+    assert SAMPLERS["paper"].process == CrystalProcess()
+    assert SAMPLERS["paper"].times == uniform_times(1000)
+
+
+def test_options_win_over_settings(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("num: 7\nnum_atoms: [2, 4]\nsampler: {steps: 30, species_temperature: 0.5}\n")
+    settings = read_settings(path, GenerateConfig)
+    assert settings.sampler == SamplerConfig(steps=30, species_temperature=0.5)
+    changed = with_options(settings, num_atoms="3", temperature=0.0, steps=None)
+    assert (changed.num, changed.num_atoms) == (7, (3, 3))
+    assert changed.sampler == SamplerConfig(steps=30, species_temperature=0.5, temperature=0.0)
+    assert with_options(settings, sampler="paper").sampler == SAMPLERS["paper"]
 
 
 def test_sizes_follow_the_training_data(model):
@@ -119,6 +142,10 @@ def test_another_run_in_the_folder_is_refused(model, tmp_path):
         (["--sampler", "slow"], "fast, predictor, paper"),
         (["--steps", "1"], "at least 2 steps"),
         (["--seed", "-1"], "seed"),
+        (["--temperature", "-1"], "not negative"),
+        (["--temperature", "inf"], "must be a number"),
+        (["--species-temperature", "0"], "must be positive"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--model", "/nowhere"], "config.yaml does not exist"),
     ],
 )

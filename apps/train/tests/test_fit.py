@@ -11,13 +11,16 @@ import torch
 from druse_crystal import Crystal
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
+from druse_crystal.manifest import file_hash
 from druse_crystal.settings import settings_text
 from druse_scores import PairNetworkConfig, load_checkpoint
+from druse_train import fitting
 from druse_train.batches import BatchStream, Place, as_batch
 from druse_train.cli import app
 from druse_train.config import FitConfig, OptimizerConfig, read_recipe
 from druse_train.fitting import AGREE_EVERY, DiffusionModule
 from druse_train.state import Progress, load_state
+from lightning.pytorch.loggers.logger import DummyLogger
 from typer.testing import CliRunner
 
 RECIPE = """
@@ -212,10 +215,33 @@ def test_a_run_stopped_within_a_step_goes_on_from_before_it(tmp_path, dataset, m
     assert (a[3].step, a[3].place, a[3].seen) == (b[3].step, b[3].place, b[3].seen)
 
 
+def test_losses_are_logged_at_the_steps_of_the_whole_run(tmp_path, dataset, monkeypatch):
+    logged = []
+
+    class Logger(DummyLogger):
+        def log_metrics(self, metrics, step=None):
+            logged.append((step, set(metrics)))
+
+    monkeypatch.setattr(fitting, "_tensorboard", lambda folder: Logger())
+    steps = 2 * AGREE_EVERY
+    text = f"tensorboard: true\nvalidate_every_steps: {AGREE_EVERY}\n"
+    recipe = RECIPE.replace("validate_every_steps: 4\n", "")
+    assert run(tmp_path, dataset, "one", f"{text}max_steps: {AGREE_EVERY}\n", recipe=recipe).exit_code == 0
+    assert run(tmp_path, dataset, "one", f"{text}max_steps: {steps}\n", "--resume", recipe=recipe).exit_code == 0
+    for step in (AGREE_EVERY, steps):
+        assert (step, {"train_lattice", "train_frac_coords", "train_species"}) in logged
+        assert (step, {"val_lattice", "val_frac_coords", "val_species", "val_total"}) in logged
+    assert {step for step, _ in logged} == {AGREE_EVERY, steps}
+
+
 def test_init_from_another_network_is_refused(tmp_path, dataset):
     assert run(tmp_path, dataset, "small", "max_steps: 4\n").exit_code == 0
     best = tmp_path / "small" / "best"
     assert run(tmp_path, dataset, "again", f"max_steps: 2\ninit_from: {best}\n").exit_code == 0
+    provenance = load_checkpoint(tmp_path / "again" / "last").provenance
+    assert provenance["steps"] == 2
+    assert provenance["init_from"]["steps"] == 4
+    assert provenance["init_from"]["weights"] == file_hash(best / "weights.safetensors")
     larger = RECIPE.replace("width: 16", "width: 24")
     refused = run(tmp_path, dataset, "larger", f"max_steps: 2\ninit_from: {best}\n", recipe=larger)
     assert refused.exit_code == 2

@@ -22,4 +22,4 @@ class DiscoverConfig:
 
     def __post_init__(self):
         if self.pool < 1:
-            raise ValueError(f"--pool is {self.pool}: it must be at least 1")
+            raise ValueError(f"pool is {self.pool}, it must be at least 1")

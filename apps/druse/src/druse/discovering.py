@@ -7,7 +7,7 @@ from druse_crystal.files import writable_folder
 from druse_crystal.io import ReadResult, write_cif_zip, write_extxyz
 from druse_crystal.manifest import Manifest
 from druse_evaluate.config import EvaluationConfig
-from druse_evaluate.judging import judge, pad
+from druse_evaluate.judging import check_relaxation, judge, pad
 from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig
 from druse_generate.running import draw_into
@@ -38,8 +38,9 @@ def discover(
     from druse_energetics.potential import load_potential
     from druse_energetics.reference import load_reference
 
-    out = writable_folder(out)
     relaxation = evaluation.relaxation
+    check_relaxation(relaxation)
+    out = writable_folder(out)
     potential = load_potential(relaxation.potential, device=relaxation.device)
     reference = load_reference(evaluation.reference, potential=relaxation.potential)
     draws = draw_into(out, model=model, config=generation, display=display, manifest=manifest)

@@ -20,6 +20,7 @@ from druse_evaluate.store import RelaxationStore
 
 if TYPE_CHECKING:
     from druse_energetics.reference import Reference
+    from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.table import Assessment
 
 
@@ -94,6 +95,7 @@ def relax_all(
     store: RelaxationStore,
     display: Display,
     reference: "Reference | None" = None,
+    known: "KnownStructures | None" = None,
     relaxer: Relaxer | None = None,
 ) -> list[Relaxation | None]:
     """Relax what the store does not have yet, keeping every result as soon as it is there.
@@ -103,13 +105,14 @@ def relax_all(
         config: how.
         store: finished relaxations.
         display: shows progress and running counts.
-        reference: for the running counts of crystals near the hull, and of the new ones among them.
+        reference: for the running count of crystals near the hull.
+        known: for the running count of new ones among these.
         relaxer: instead of the one that ``config`` names.
     """
     todo = [c for c in crystals if c is not None and store.get(c) is None]
     total = sum(c is not None for c in crystals)
     done = total - len(todo)
-    funnel = _Funnel(reference)
+    funnel = _Funnel(reference, known)
     for crystal in crystals:
         relaxation = None if crystal is None else store.get(crystal)
         if relaxation is not None:
@@ -138,15 +141,12 @@ class _Funnel:
     as the first than in the assessment.
     """
 
-    def __init__(self, reference: "Reference | None"):
-        from druse_evaluation.matching import OrderedMatcher
-        from druse_evaluation.novelty import DistinctStructures, KnownStructures
+    def __init__(self, reference: "Reference | None", known: "KnownStructures | None"):
+        from druse_evaluation.novelty import DistinctStructures
 
-        matcher = OrderedMatcher()
         self.counts: Counter[str] = Counter()
-        self.reference = reference
-        self.known = None if reference is None else KnownStructures(reference.crystals, matcher=matcher)
-        self.distinct = DistinctStructures(matcher=matcher)
+        self.reference, self.known = reference, known
+        self.distinct = DistinctStructures(matcher=known.matcher) if known else None
         self.added = 0
 
     def add(self, relaxation: Relaxation) -> None:
@@ -155,17 +155,19 @@ class _Funnel:
 
         self.added += 1
         self.counts[relaxation.status.replace("_", " ")] += 1
-        crystal, reference, known = relaxation.crystal, self.reference, self.known
-        if reference is None or known is None or crystal is None:
+        crystal = relaxation.crystal
+        if self.reference is None or crystal is None:
             return
         try:
-            above = reference.energy_above_hull(crystal, relaxation.energy)
+            above = self.reference.energy_above_hull(crystal, relaxation.energy)
         except ValueError:
             return
         near = DOUBTFUL <= above <= METASTABLE
-        new = near and self.distinct.add(self.added, crystal) == self.added and known.first_match(crystal) is None
         self.counts[f"≤ {METASTABLE} eV/atom"] += near
-        self.counts["new among them"] += new
+        if self.distinct is None or self.known is None:
+            return
+        first = near and self.distinct.add(self.added, crystal) == self.added
+        self.counts["new among them"] += first and self.known.first_match(crystal) is None
 
 
 def judge(
@@ -198,7 +200,9 @@ def judge(
     """
     from druse_energetics.reference import load_reference
     from druse_evaluation.assessment import assess
+    from druse_evaluation.matching import OrderedMatcher
     from druse_evaluation.metrics import measure
+    from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.report import write_report
     from druse_evaluation.summary import as_json
 
@@ -208,6 +212,7 @@ def judge(
             reference = load_reference(config.reference, potential=config.relaxation.potential)
     out = writable_folder(out)
     store = RelaxationStore(out / "relaxations.jsonl", relaxation_settings(config.relaxation))
+    known = KnownStructures(reference.crystals, reference.ids, matcher=OrderedMatcher())
     with manifest.stage("relaxation"):
         relaxations = relax_all(
             [c.crystal for c in candidates],
@@ -215,6 +220,7 @@ def judge(
             store=store,
             display=display,
             reference=reference,
+            known=known,
             relaxer=relaxer,
         )
     with manifest.stage("assessment"):
@@ -223,6 +229,7 @@ def judge(
             reference=reference,
             relaxations=relaxations,
             judge=config.relaxation.potential,
+            known=known,
             on_progress=display.update,
         )
     measured = measure(assessment)

@@ -1,5 +1,6 @@
 """How crystals are drawn."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,9 +35,9 @@ class SamplerConfig:
             raise ValueError(f"the sampler needs at least 2 steps, not {self.steps}")
         if self.corrector_steps < 0:
             raise ValueError(f"the number of corrector steps is {self.corrector_steps}, it cannot be negative")
-        if not self.temperature >= 0:
-            raise ValueError(f"the temperature is {self.temperature}, it cannot be negative")
-        if not self.species_temperature > 0:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"the temperature is {self.temperature}, it must be a number and not negative")
+        if not 0 < self.species_temperature < math.inf:
             raise ValueError(f"the temperature of the species is {self.species_temperature}, it must be positive")
 
     @property

@@ -22,7 +22,7 @@ class DataConfig:
 
     path: Path | None = None
     max_atoms: int = 20
-    pair_budget: int = 8000
+    pair_budget: int = 4000
     max_batch: int = 256
 
 
@@ -57,7 +57,8 @@ class FitConfig:
         data: what to learn from.
         network: size of the network.
         weights: of the three losses.
-        times: at which noise levels to train; validation always covers all evenly.
+        times: at which noise levels to train; validation always covers all evenly, so that losses of training and of
+            validation are not on one scale.
         optimizer: how to learn.
         max_hours: stop after so many hours of training, counted over all resumed runs; None: no limit.
         max_steps: stop after so many steps; None: no limit.

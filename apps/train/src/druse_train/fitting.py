@@ -15,6 +15,7 @@ import torch
 from druse_crystal import CrystalBatch
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
+from druse_crystal.manifest import file_hash
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
 from druse_scores import Checkpoint, PairNetwork, has_bfloat16, load_checkpoint, save_checkpoint
 from torch import Tensor
@@ -48,8 +49,11 @@ class DiffusionModule(lightning.LightningModule):
         self.process = CrystalProcess()
         torch.manual_seed(config.seed)
         self.network = PairNetwork(config.network)
+        self.started_from: dict[str, Any] | None = None
         if config.init_from is not None:
-            start = load_checkpoint(config.init_from).network
+            checkpoint = load_checkpoint(config.init_from)
+            self.started_from = {"weights": file_hash(config.init_from / "weights.safetensors")} | checkpoint.provenance
+            start = checkpoint.network
             if start.config != config.network:
                 raise ValueError(f"init_from: {config.init_from} holds another network than the recipe asks for")
             self.network.load_state_dict(start.state_dict())
@@ -144,7 +148,7 @@ class DiffusionModule(lightning.LightningModule):
         crystals, atoms = len(self.validation_data), int(self.validation_data.num_atoms.sum())
         means = self.sums / torch.tensor([crystals, atoms, crystals, crystals])
         for name, value in zip((*FIELDS, "total"), means, strict=True):
-            self.log(f"val_{name}", value, rank_zero_only=True)
+            self.log(f"val_{name}", value, rank_zero_only=True, logger=False)
 
 
 class Recorder(lightning.Callback):
@@ -197,6 +201,8 @@ class Recorder(lightning.Callback):
                 writer.writeheader()
             writer.writerow({k: round(v, 6) for k, v in row.items()})
         self.show("validation", values)
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(values, step=progress.step)
         if values["val_total"] < progress.best:
             progress.best = values["val_total"]
             self.write_checkpoint(module, self.folder / "best", values)
@@ -229,6 +235,8 @@ class Recorder(lightning.Callback):
             "hours": round(progress.seconds / 3600, 3),
             "seed": module.config.seed,
         }
+        if module.started_from is not None:
+            provenance["init_from"] = module.started_from
         if losses:
             provenance["validation"] = {name: round(value, 5) for name, value in losses.items()}
         save_checkpoint(

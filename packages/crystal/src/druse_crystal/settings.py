@@ -3,13 +3,14 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 
 def read_settings[T](path: str | os.PathLike, kind: type[T]) -> T:
-    """Settings of a dataclass; those that the file does not mention keep their defaults.
+    """Settings of a dataclass; those that the file does not mention keep their defaults, also within a section.
 
     Raises:
         ValueError: if the file cannot be read, or has a key or value that does not belong; the sentence names both.
@@ -23,12 +24,24 @@ def read_settings[T](path: str | os.PathLike, kind: type[T]) -> T:
     if content is not None and not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold keys and values, such as 'seed: 0'")
     try:
-        return TypeAdapter(kind).validate_python({str(k): v for k, v in (content or {}).items()}, extra="forbid")
+        adapter = TypeAdapter(kind)
+        return adapter.validate_python(_merged(adapter.dump_python(kind()), content or {}), extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        key = "".join(f"{part}: " for part in [".".join(str(part) for part in first["loc"])] if part)
         unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-        raise ValueError(f"{path}: {key}: {'no such setting' if unknown else first['msg']}") from error
+        message = "no such setting" if unknown else first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{path}: {key}{message}") from error
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Defaults with what is given put over them, section by section."""
+    result = dict(defaults)
+    for key, value in given.items():
+        default = result.get(str(key))
+        both = isinstance(default, Mapping) and isinstance(value, Mapping)
+        result[str(key)] = _merged(default, value) if both else value
+    return result
 
 
 def settings_text(settings: object) -> str:

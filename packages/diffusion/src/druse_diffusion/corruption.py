@@ -53,7 +53,7 @@ class Corruption(ABC):
         *,
         generator: RandomStreams,
     ) -> Tensor:
-        """One Langevin step at constant t; a field without a corrector stays as it is."""
+        """One step at constant t towards the distribution there; a field without a corrector stays as it is."""
         return x_t
 
 

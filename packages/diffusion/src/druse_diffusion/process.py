@@ -69,7 +69,7 @@ class CrystalProcess:
     def correct(
         self, prediction: Prediction, noisy: CrystalBatch, t: Float[Tensor, " b"], *, generator: RandomStreams
     ) -> CrystalBatch:
-        """One Langevin step of each field at constant t."""
+        """One corrector step of each field at constant t."""
         n = noisy.num_atoms
         return noisy.replace(
             lattice=self.lattice.correct(prediction.lattice, noisy.lattice, t, n, generator=generator),

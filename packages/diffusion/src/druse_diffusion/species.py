@@ -30,8 +30,8 @@ class AbsorbingD3PM(Corruption):
         cross_entropy_weight: weight of the plain cross entropy in the hybrid loss.
         temperature: of the distribution from which a revealed atom takes its element; 1 is the model's own, less
             prefers likely elements and pays with diversity.
-        remask: probability that a corrector step hides a revealed atom, so that its element is chosen anew; 0, the
-            published sampler, never does.
+        remask: largest probability that a corrector step hides a revealed atom, so that its element is chosen anew; 0,
+            the published sampler, never does.
     """
 
     num_steps: int = 1000
@@ -128,16 +128,18 @@ class AbsorbingD3PM(Corruption):
     ) -> Int[Tensor, " n"]:
         """Hide some atoms and reveal as many others on average: detailed balance at constant t, P being as above.
 
-        Rates ``r`` to hide and ``r (1 - P) / P`` to reveal leave the distribution at t as it is (Campbell et al., "A
-        continuous time framework for discrete denoising models", arXiv:2205.14987, section 4.4).
+        Probabilities ``r`` to hide and ``r (1 - P) / P`` to reveal, both at most 1, leave the distribution at t as it
+        is (Campbell et al., "A continuous time framework for discrete denoising models", arXiv:2205.14987, section
+        4.4).
         """
         if self.remask == 0:
             return x_t
         uniform = generator.atom_uniform(num_atoms, 2)
         p = per_atom(self.masked_probability(t), num_atoms).squeeze(-1)
+        rate = (p / (1 - p)).clamp(max=self.remask)
         masked = x_t == MASK
-        reveal = masked & (uniform[:, 0] < self.remask * (1 - p) / p)
-        hide = ~masked & (uniform[:, 0] < self.remask)
+        reveal = masked & (uniform[:, 0] < rate * (1 - p) / p)
+        hide = ~masked & (uniform[:, 0] < rate)
         return torch.where(reveal, self.draw(prediction, uniform[:, 1:]), x_t).masked_fill(hide, MASK)
 
     def draw(self, prediction: Float[Tensor, "n k"], uniform: Float[Tensor, "n 1"]) -> Int[Tensor, " n"]:

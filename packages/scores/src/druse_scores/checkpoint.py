@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from druse_scores.equivariant.network import PairNetwork, PairNetworkConfig
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
-_FORMAT = 1
+_FORMAT = 2
 _NETWORK = "pair"
 
 
