@@ -234,7 +234,7 @@ def test_losses_are_logged_at_the_steps_of_the_whole_run(tmp_path, dataset, monk
     assert {step for step, _ in logged} == {AGREE_EVERY, steps}
 
 
-def test_init_from_another_network_is_refused(tmp_path, dataset):
+def test_a_run_that_starts_from_another_says_so_and_refuses_another_network(tmp_path, dataset):
     assert run(tmp_path, dataset, "small", "max_steps: 4\n").exit_code == 0
     best = tmp_path / "small" / "best"
     assert run(tmp_path, dataset, "again", f"max_steps: 2\ninit_from: {best}\n").exit_code == 0
@@ -242,6 +242,11 @@ def test_init_from_another_network_is_refused(tmp_path, dataset):
     assert provenance["steps"] == 2
     assert provenance["init_from"]["steps"] == 4
     assert provenance["init_from"]["weights"] == file_hash(best / "weights.safetensors")
+    best.rename(tmp_path / "moved")  # a resumed run does not need it
+    resumed = run(tmp_path, dataset, "again", f"max_steps: 3\ninit_from: {best}\n", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert load_checkpoint(tmp_path / "again" / "last").provenance["init_from"] == provenance["init_from"]
+    best = tmp_path / "moved"
     larger = RECIPE.replace("width: 16", "width: 24")
     refused = run(tmp_path, dataset, "larger", f"max_steps: 2\ninit_from: {best}\n", recipe=larger)
     assert refused.exit_code == 2

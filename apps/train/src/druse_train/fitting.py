@@ -42,20 +42,21 @@ def make_optimizer(network: PairNetwork, config: OptimizerConfig) -> torch.optim
 class DiffusionModule(lightning.LightningModule):
     """A score network that learns from one dataset and is validated, by its averaged weights, on another."""
 
-    def __init__(self, config: FitConfig, train: CrystalBatch, validation: CrystalBatch, progress: Progress):
+    def __init__(
+        self,
+        config: FitConfig,
+        train: CrystalBatch,
+        validation: CrystalBatch,
+        progress: Progress,
+        start: PairNetwork | None = None,
+    ):
         super().__init__()
         self.config, self.progress = config, progress
         self.train_data, self.validation_data = train, validation
         self.process = CrystalProcess()
         torch.manual_seed(config.seed)
         self.network = PairNetwork(config.network)
-        self.started_from: dict[str, Any] | None = None
-        if config.init_from is not None:
-            checkpoint = load_checkpoint(config.init_from)
-            self.started_from = {"weights": file_hash(config.init_from / "weights.safetensors")} | checkpoint.provenance
-            start = checkpoint.network
-            if start.config != config.network:
-                raise ValueError(f"init_from: {config.init_from} holds another network than the recipe asks for")
+        if start is not None:
             self.network.load_state_dict(start.state_dict())
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.hours = 0.0
@@ -235,8 +236,6 @@ class Recorder(lightning.Callback):
             "hours": round(progress.seconds / 3600, 3),
             "seed": module.config.seed,
         }
-        if module.started_from is not None:
-            provenance["init_from"] = module.started_from
         if losses:
             provenance["validation"] = {name: round(value, 5) for name, value in losses.items()}
         save_checkpoint(
@@ -296,7 +295,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
-    module = DiffusionModule(config, as_batch(parts["train"]), as_batch(parts["val"]), Progress())
+    start, origin = _start(config, folder, resume=resume)
+    module = DiffusionModule(config, as_batch(parts["train"]), as_batch(parts["val"]), Progress(), start)
     moments = None
     if resume:
         weights, average, moments, module.progress = load_state(folder / STATE)
@@ -317,7 +317,7 @@ def fit(
         max_steps=-1 if config.max_steps is None else max(0, config.max_steps - module.progress.step),
         max_epochs=-1,
         gradient_clip_val=config.optimizer.gradient_clip,
-        callbacks=[Resumed(), Recorder(folder, card, show)],
+        callbacks=[Resumed(), Recorder(folder, card | origin, show)],
         logger=_tensorboard(folder) if config.tensorboard else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -344,6 +344,23 @@ def fit(
         val_dataloaders=DataLoader(validation, batch_size=None, collate_fn=_unchanged),
     )
     return replace(module.progress)
+
+
+def _start(config: FitConfig, folder: Path, *, resume: bool) -> tuple[PairNetwork | None, dict[str, Any]]:
+    """The network that a run starts from, if any, and where it comes from, for the provenance of all checkpoints.
+
+    A resumed run needs only the latter, and has it in its own latest checkpoint.
+    """
+    if config.init_from is None:
+        return None, {}
+    if resume:
+        known = load_checkpoint(folder / "last").provenance
+        return None, {"init_from": known["init_from"]} if "init_from" in known else {}
+    checkpoint = load_checkpoint(config.init_from)
+    if checkpoint.network.config != config.network:
+        raise ValueError(f"init_from: {config.init_from} holds another network than the recipe asks for")
+    weights = file_hash(config.init_from / "weights.safetensors")
+    return checkpoint.network, {"init_from": {"weights": weights} | checkpoint.provenance}
 
 
 def _unchanged(batch: Any) -> Any:
