@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from druse_benchmarks.training_curve import at_hours, read_log, training_curve
+from druse_benchmarks.training_curve import at_hours, read_log, read_logs, training_curve
 from druse_crystal.manifest import Manifest
 
 HEADER = "step,seen,hours,lr,val_lattice,val_frac_coords,val_species,val_total"
@@ -30,16 +30,25 @@ def test_repeated_steps_count_once(run):
     assert read_log(run / "log.csv") == rows
 
 
+def test_runs_that_follow_each_other_add_up(run):
+    once, twice = read_log(run), read_logs([run, run / "log.csv"])
+    assert twice[:6] == once
+    assert twice[6] == once[0] | {"step": 600, "seen": 36000, "hours": pytest.approx(3.1)}
+    assert dict(at_hours(twice))["4 h"]["step"] == 750
+    with pytest.raises(ValueError, match="no run"):
+        read_logs([])
+
+
 def test_marks_that_were_reached(run):
     found = dict(at_hours(read_log(run)))
     assert {label: row["step"] for label, row in found.items()} == {"1 h": 200, "2 h": 400, "best": 300, "last": 500}
 
 
 def test_record(run, tmp_path):
-    folder = training_curve(run, out=tmp_path / "results", manifest=Manifest())
+    folder = training_curve([run], out=tmp_path / "results", manifest=Manifest())
     content = json.loads((folder / "training-curve.json").read_text())
     assert len(content["results"]["validations"]) == 6
-    assert set(content["inputs"]) == {"log.csv", "recipe.yaml"}
+    assert set(content["inputs"]) == {"1/log.csv", "1/recipe.yaml"}
     assert "| 2 h | 2.00 | 400 | 24,000 | 1.3000 | 0.3250 | 0.6500 | 0.3250 |" in (folder / "table.md").read_text()
     assert (folder / "picture.png").stat().st_size > 1000
 

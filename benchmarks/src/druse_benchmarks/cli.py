@@ -213,8 +213,11 @@ def steps(
 
 @app.command("training-curve")
 def training_curve(
-    run: Annotated[
-        Path | None, typer.Argument(help="Folder of a run of `druse-train fit`.", show_default=False)
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of runs of `druse-train fit`, each of which started from the one before.", show_default=False
+        ),
     ] = None,
     out: Out = None,
     work: Work = None,
@@ -231,9 +234,9 @@ def training_curve(
         from druse_benchmarks.training_curve import training_curve as draw
 
         with Display(quiet=quiet) as display:
-            if run is None:
+            if not runs:
                 if not smoke:
                     raise ValueError("which run? give the folder that `druse-train fit --out` wrote")
-                run = small_run(_work(work, smoke, "training-curve"), display)
-            folder = draw(run, out=_out(out, smoke), manifest=Manifest())
+                runs = [small_run(_work(work, smoke, "training-curve"), display)]
+            folder = draw(runs, out=_out(out, smoke), manifest=Manifest())
         typer.echo(folder / "table.md")

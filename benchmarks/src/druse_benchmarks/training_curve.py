@@ -7,7 +7,7 @@ from pathlib import Path
 
 from druse_crystal.console import Display
 from druse_crystal.dataset import load_embedded
-from druse_crystal.manifest import Manifest
+from druse_crystal.manifest import Manifest, file_hash
 from druse_scores import PairNetworkConfig
 from druse_train.config import FitConfig, OptimizerConfig
 from matplotlib.figure import Figure
@@ -58,6 +58,23 @@ def read_log(run: Path) -> list[Row]:
     return rows
 
 
+def read_logs(runs: Sequence[Path]) -> list[Row]:
+    """Validations of runs that each started from the weights of the one before: steps, crystals and hours add up.
+
+    What a run did after its last validation is not counted, and where the learning rate rises again, losses do too.
+
+    Raises:
+        ValueError: if there is no run, or one has no log.
+    """
+    if not runs:
+        raise ValueError("no run was given")
+    rows: list[Row] = []
+    for run in runs:
+        before = {name: rows[-1][name] if rows else 0.0 for name in ("step", "seen", "hours")}
+        rows += [row | {name: row[name] + start for name, start in before.items()} for row in read_log(run)]
+    return rows
+
+
 def at_hours(rows: Sequence[Row], marks: Sequence[float] = MARKS) -> list[tuple[str, Row]]:
     """The last validation at or before each mark that the run has reached, the best one, and the last of all."""
     found = []
@@ -69,11 +86,11 @@ def at_hours(rows: Sequence[Row], marks: Sequence[float] = MARKS) -> list[tuple[
     return [*found, ("best", best), ("last", rows[-1])]
 
 
-def training_curve(run: Path, *, out: Path, manifest: Manifest) -> Path:
-    """Write table and picture of the validation losses of a run.
+def training_curve(runs: Sequence[Path], *, out: Path, manifest: Manifest) -> Path:
+    """Write table and picture of the validation losses of a run, or of several that follow each other.
 
     Args:
-        run: folder of a run of `druse-train fit`, or its log.
+        runs: folders of runs of `druse-train fit`, or their logs.
         out: folder of all results.
         manifest: receives the protocol.
 
@@ -83,11 +100,12 @@ def training_curve(run: Path, *, out: Path, manifest: Manifest) -> Path:
     Raises:
         ValueError: if there is no log.
     """
-    rows = read_log(run)
-    folder = run if run.is_dir() else run.parent
-    for name in (LOG if run.is_dir() else run.name, "recipe.yaml"):
-        if (folder / name).is_file():
-            manifest.add_input(folder / name)
+    rows = read_logs(runs)
+    for i, run in enumerate(runs):
+        folder = run if run.is_dir() else run.parent
+        for name in (LOG if run.is_dir() else run.name, "recipe.yaml"):
+            if (folder / name).is_file():
+                manifest.inputs[f"{i + 1}/{name}"] = file_hash(folder / name)
     manifest.settings["marks_hours"] = list(MARKS)
     manifest.results |= {"validations": rows, "table": dict(at_hours(rows))}
     return write_record(
