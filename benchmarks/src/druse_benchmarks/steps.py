@@ -193,18 +193,8 @@ def _metrics(assessment: Assessment) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]], *, num: int, potential: str) -> str:
     """The record as Markdown."""
-    header = [
-        "grid",
-        "steps",
-        "correctors",
-        "temperature",
-        "evaluations",
-        "s / crystal",
-        "structure valid",
-        "both valid",
-        "unique",
-    ]
-    header += ["quartile", "median", "quartile"]
+    header = ["grid", "steps", "correctors", "temperature", "evaluations", "s / crystal"]
+    header += ["structure valid", "both valid", "unique", "quartile", "median", "quartile"]
     shown = [m for m in METRICS if m.name in ("match", "sun") or m.name.startswith("sun_calibrated")]
     shown = [m for m in shown if any(m.name in row.get("relaxed", {}) for row in rows)]
     header += [metric.label for metric in shown]

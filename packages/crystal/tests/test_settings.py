@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 import pytest
-from druse_crystal.settings import read_settings, settings_text
+from druse_crystal.settings import override, read_settings, settings_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +63,8 @@ def test_what_is_wrong_is_named(tmp_path, text, sentence):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.yaml"):
         read_settings(tmp_path / "none.yaml", Outer)
+
+
+def test_without_a_file_and_without_options_all_is_default():
+    assert read_settings(None, Outer) == Outer()
+    assert override(Outer(seed=3), seed=None, sizes=(1, 2)) == Outer(seed=3, sizes=(1, 2))

@@ -73,7 +73,7 @@ def discover(
 
     with user_errors("druse discover"):
         from druse_crystal.manifest import Manifest
-        from druse_crystal.settings import read_settings
+        from druse_crystal.settings import override, read_settings
         from druse_evaluate import config as evaluate_config
         from druse_evaluate.metrics_table import print_metrics
         from druse_generate import config as generate_config
@@ -81,9 +81,7 @@ def discover(
         from druse.config import DiscoverConfig
         from druse.discovering import discover as run
 
-        settings = read_settings(config, DiscoverConfig) if config else DiscoverConfig()
-        if pool is not None:
-            settings = replace(settings, pool=pool)
+        settings = override(read_settings(config, DiscoverConfig), pool=pool)
         generation = generate_config.with_options(
             settings.generate,
             num=num,

@@ -57,7 +57,7 @@ def relax(
         from druse_evaluate.judging import read_inputs, relax_and_write
 
         settings = with_options(
-            read_settings(config, EvaluationConfig) if config else EvaluationConfig(),
+            read_settings(config, EvaluationConfig),
             reference=None,
             potential=potential,
             fmax=fmax,
@@ -110,7 +110,7 @@ def evaluate(
         from druse_evaluate.judging import judge, pad, read_inputs
 
         settings = with_options(
-            read_settings(config, EvaluationConfig) if config else EvaluationConfig(),
+            read_settings(config, EvaluationConfig),
             reference=reference,
             potential=potential,
             fmax=fmax,

@@ -1,7 +1,9 @@
 """Settings of a relaxation and of an evaluation, with defaults and units."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from druse_crystal.settings import override
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,4 @@ class EvaluationConfig:
 
 def with_options(config: EvaluationConfig, *, reference: str | None, **relaxation: Any) -> EvaluationConfig:
     """The settings with those replaced that were given (not None) on the command line."""
-    given = {name: value for name, value in relaxation.items() if value is not None}
-    changed = replace(config, relaxation=replace(config.relaxation, **given))
-    return changed if reference is None else replace(changed, reference=reference)
+    return override(config, reference=reference, relaxation=override(config.relaxation, **relaxation))

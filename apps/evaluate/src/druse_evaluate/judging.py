@@ -146,7 +146,7 @@ class _Funnel:
 
         self.counts: Counter[str] = Counter()
         self.reference, self.known = reference, known
-        self.distinct = DistinctStructures(matcher=known.matcher) if known else None
+        self.distinct = None if known is None else DistinctStructures(matcher=known.matcher)
         self.added = 0
 
     def add(self, relaxation: Relaxation) -> None:
@@ -164,7 +164,7 @@ class _Funnel:
             return
         near = DOUBTFUL <= above <= METASTABLE
         self.counts[f"≤ {METASTABLE} eV/atom"] += near
-        if self.distinct is None or self.known is None:
+        if not self.known or self.distinct is None:
             return
         first = near and self.distinct.add(self.added, crystal) == self.added
         self.counts["new among them"] += first and self.known.first_match(crystal) is None

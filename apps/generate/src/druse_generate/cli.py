@@ -77,7 +77,7 @@ def generate_command(
         from druse_generate.running import draw_into, write_draws
 
         settings = with_options(
-            read_settings(config, GenerateConfig) if config else GenerateConfig(),
+            read_settings(config, GenerateConfig),
             num=num,
             seed=seed,
             num_atoms=num_atoms,

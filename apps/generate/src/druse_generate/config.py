@@ -1,9 +1,10 @@
 """How crystals are drawn."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from druse_crystal.settings import override
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
 
 MODEL = Path(__file__).parent / "model"
@@ -97,7 +98,9 @@ class GenerateConfig:
         if self.batch_pairs < 1:
             raise ValueError(f"batch_pairs is {self.batch_pairs}, it must be positive")
         if self.num_atoms is not None and self.num_atoms[0] > self.num_atoms[1]:
-            raise ValueError(f"num_atoms is {self.num_atoms}: the first number must not be larger than the second")
+            low, high = self.num_atoms
+            text = f"{low}-{high}"
+            raise ValueError(f"number of atoms is {text!r}: the first number must not be larger than the second")
 
 
 def parse_num_atoms(text: str) -> tuple[int, int]:
@@ -111,8 +114,6 @@ def parse_num_atoms(text: str) -> tuple[int, int]:
         low, high = int(first), int(last or first)
     except ValueError:
         raise ValueError(f"number of atoms is {text!r}: write a number such as 8, or a range such as 4-12") from None
-    if low > high:
-        raise ValueError(f"number of atoms is {text!r}: the first number must not be larger than the second")
     return low, high
 
 
@@ -141,10 +142,10 @@ def with_options(
     if sampler is not None and sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
     chosen = config.sampler if sampler is None else SAMPLERS[sampler]
-    return replace(
+    return override(
         config,
-        num=config.num if num is None else num,
-        seed=config.seed if seed is None else seed,
-        num_atoms=config.num_atoms if num_atoms is None else parse_num_atoms(num_atoms),
-        sampler=replace(chosen, **{name: value for name, value in changes.items() if value is not None}),
+        num=num,
+        seed=seed,
+        num_atoms=None if num_atoms is None else parse_num_atoms(num_atoms),
+        sampler=override(chosen, **changes),
     )

@@ -27,7 +27,7 @@ def fit(
     from druse_crystal.dataset import CrystalDataset, load_embedded
     from druse_crystal.files import writable_folder, write_text
     from druse_crystal.manifest import Manifest, file_hash
-    from druse_crystal.settings import settings_text
+    from druse_crystal.settings import override, settings_text
 
     from druse_train.config import read_recipe
     from druse_train.display import TrainingDisplay
@@ -38,8 +38,7 @@ def fit(
         config = read_recipe(recipe or Path(__file__).parent / "recipes" / "base.yaml")
         if data is not None:
             config = replace(config, data=replace(config.data, path=data.resolve()))
-        if max_hours is not None:
-            config = replace(config, max_hours=max_hours)
+        config = override(config, max_hours=max_hours)
         folder = writable_folder(out)
         if not resume and (folder / STATE).exists():
             raise ValueError(f"{folder} holds a run already: add --resume, or choose another --out")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 
-def read_settings[T](path: str | os.PathLike, kind: type[T]) -> T:
+def read_settings[T](path: str | os.PathLike | None, kind: type[T]) -> T:
     """Settings of a dataclass; those that the file does not mention keep their defaults, also within a section.
+
+    Without a file all keep their defaults.
 
     Raises:
         ValueError: if the file cannot be read, or has a key or value that does not belong; the sentence names both.
     """
+    if path is None:
+        return kind()
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -28,10 +33,10 @@ def read_settings[T](path: str | os.PathLike, kind: type[T]) -> T:
         return adapter.validate_python(_merged(adapter.dump_python(kind()), content or {}), extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]
-        key = "".join(f"{part}: " for part in [".".join(str(part) for part in first["loc"])] if part)
+        key = ".".join(str(part) for part in first["loc"])
         unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
         message = "no such setting" if unknown else first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path}: {key}{message}") from error
+        raise ValueError(f"{path}: {key}: {message}" if key else f"{path}: {message}") from error
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[Any, Any]) -> dict[str, Any]:
@@ -42,6 +47,12 @@ def _merged(defaults: Mapping[str, Any], given: Mapping[Any, Any]) -> dict[str, 
         both = isinstance(default, Mapping) and isinstance(value, Mapping)
         result[str(key)] = _merged(default, value) if both else value
     return result
+
+
+def override[T](settings: T, **options: Any) -> T:
+    """The settings with those fields replaced that were given (not None) on a command line."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return replace(settings, **given)  # ty: ignore[invalid-argument-type]
 
 
 def settings_text(settings: object) -> str:

@@ -13,9 +13,14 @@ from torch.nn.functional import silu
 from druse_scores.equivariant.geometry import PairGeometry
 
 
+def mean_square(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s 1 1"]:
+    """Squared lengths of vectors or tensors, averaged over their channels."""
+    return x.square().sum(-2, keepdim=True).mean(-1, keepdim=True)
+
+
 def rms_norm(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s m V"]:
     """Scale vectors or tensors to unit root mean square over their channels; keeps them equivariant."""
-    return x * (x.square().sum(-2, keepdim=True).mean(-1, keepdim=True) + 1e-4).rsqrt()
+    return x * (mean_square(x) + 1e-4).rsqrt()
 
 
 def log_size(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s 1"]:
@@ -23,7 +28,7 @@ def log_size(x: Float[Tensor, "*s m V"]) -> Float[Tensor, "*s 1"]:
 
     Near a symmetric site all vectors of an atom are short, and their length tells how far it is off.
     """
-    return (x.square().sum(-2).mean(-1, keepdim=True) + 1e-6).log()
+    return (mean_square(x).squeeze(-2) + 1e-6).log()
 
 
 def outer(a: Float[Tensor, "*s x V"], b: Float[Tensor, "*s y V"]) -> Float[Tensor, "*s x*y V"]:
