@@ -11,7 +11,6 @@ import torch
 from druse_crystal import Crystal
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
-from druse_crystal.manifest import file_hash
 from druse_crystal.settings import settings_text
 from druse_scores import PairNetworkConfig, load_checkpoint
 from druse_train import fitting
@@ -238,14 +237,18 @@ def test_a_run_that_starts_from_another_says_so_and_refuses_another_network(tmp_
     assert run(tmp_path, dataset, "small", "max_steps: 4\n").exit_code == 0
     best = tmp_path / "small" / "best"
     assert run(tmp_path, dataset, "again", f"max_steps: 2\ninit_from: {best}\n").exit_code == 0
-    provenance = load_checkpoint(tmp_path / "again" / "last").provenance
-    assert provenance["steps"] == 2
-    assert provenance["init_from"]["steps"] == 4
-    assert provenance["init_from"]["weights"] == file_hash(best / "weights.safetensors")
+    first, second = load_checkpoint(best).provenance, load_checkpoint(tmp_path / "again" / "last").provenance
+    assert second["runs"][:-1] == first["runs"]
+    assert [r["steps"] for r in second["runs"]] == [4, 2]
+    for name in ("steps", "crystals_seen"):
+        assert second[name] == sum(r[name] for r in second["runs"])
+    assert second["runs"][1]["data"]["file"] == first["runs"][0]["data"]["file"]
     best.rename(tmp_path / "moved")  # a resumed run does not need it
     resumed = run(tmp_path, dataset, "again", f"max_steps: 3\ninit_from: {best}\n", "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert load_checkpoint(tmp_path / "again" / "last").provenance["init_from"] == provenance["init_from"]
+    provenance = load_checkpoint(tmp_path / "again" / "last").provenance
+    assert [r["steps"] for r in provenance["runs"]] == [4, 3]
+    assert provenance["runs"][0] == second["runs"][0]
     best = tmp_path / "moved"
     larger = RECIPE.replace("width: 16", "width: 24")
     refused = run(tmp_path, dataset, "larger", f"max_steps: 2\ninit_from: {best}\n", recipe=larger)

@@ -15,7 +15,6 @@ import torch
 from druse_crystal import CrystalBatch
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
-from druse_crystal.manifest import file_hash
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
 from druse_scores import Checkpoint, PairNetwork, has_bfloat16, load_checkpoint, save_checkpoint
 from torch import Tensor
@@ -27,6 +26,7 @@ from druse_train.state import Progress, apply_moments, load_state, save_state
 
 FIELDS = ("lattice", "frac_coords", "species")
 VALIDATION_SEED = 2**32 - 1
+COUNTS = ("steps", "crystals_seen", "hours")  # of a run, and of all runs behind a checkpoint
 STATE, LOG = "state.safetensors", "log.csv"
 AGREE_EVERY = 20  # steps after which the processes of a run compare their clocks
 LONGEST_STEP = 60.0  # seconds; a longer one was a pause (a stopped process, a sleeping laptop), which is no training
@@ -155,8 +155,14 @@ class DiffusionModule(lightning.LightningModule):
 class Recorder(lightning.Callback):
     """Keeps the run: state every few minutes, a row of the log and the best weights at each validation."""
 
-    def __init__(self, folder: Path, card: dict[str, Any], show: Callable[[str, dict[str, float]], None]):
-        self.folder, self.card, self.show = folder, card, show
+    def __init__(
+        self,
+        folder: Path,
+        card: dict[str, Any],
+        earlier: list[dict[str, Any]],
+        show: Callable[[str, dict[str, float]], None],
+    ):
+        self.folder, self.card, self.earlier, self.show = folder, card, earlier, show
         self.saved = self.mark = time.monotonic()
 
     def on_train_start(self, *_: Any) -> None:
@@ -225,17 +231,19 @@ class Recorder(lightning.Callback):
         self.saved = time.monotonic()
 
     def write_checkpoint(self, module: DiffusionModule, folder: Path, losses: dict[str, float]) -> None:
-        """Write the averaged weights as a checkpoint."""
+        """Write the averaged weights as a checkpoint, with what this run and those before it went through."""
         network = PairNetwork(module.config.network)
         network.load_state_dict(module.average)
         counts = torch.bincount(module.train_data.num_atoms)
         progress = module.progress
-        provenance = self.card | {
+        run = self.card | {
+            "seed": module.config.seed,
             "steps": progress.step,
             "crystals_seen": progress.seen,
             "hours": round(progress.seconds / 3600, 3),
-            "seed": module.config.seed,
         }
+        runs = [*self.earlier, run]
+        provenance: dict[str, Any] = {name: round(sum(r[name] for r in runs), 3) for name in COUNTS} | {"runs": runs}
         if losses:
             provenance["validation"] = {name: round(value, 5) for name, value in losses.items()}
         save_checkpoint(
@@ -274,7 +282,7 @@ def fit(
         dataset: with a train and a val split.
         folder: where ``best``, ``last``, ``state.safetensors`` and ``log.csv`` go.
         resume: continue from the folder's state.
-        card: goes into the provenance of every checkpoint.
+        card: the data; goes into the provenance of every checkpoint.
         show: called with news about training and validation.
 
     Returns:
@@ -295,7 +303,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
-    start, origin = _start(config, folder, resume=resume)
+    start, earlier = _start(config, folder, resume=resume)
     module = DiffusionModule(config, as_batch(parts["train"]), as_batch(parts["val"]), Progress(), start)
     moments = None
     if resume:
@@ -317,7 +325,7 @@ def fit(
         max_steps=-1 if config.max_steps is None else max(0, config.max_steps - module.progress.step),
         max_epochs=-1,
         gradient_clip_val=config.optimizer.gradient_clip,
-        callbacks=[Resumed(), Recorder(folder, card | origin, show)],
+        callbacks=[Resumed(), Recorder(folder, card, earlier, show)],
         logger=_tensorboard(folder) if config.tensorboard else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -346,21 +354,20 @@ def fit(
     return replace(module.progress)
 
 
-def _start(config: FitConfig, folder: Path, *, resume: bool) -> tuple[PairNetwork | None, dict[str, Any]]:
-    """The network that a run starts from, if any, and where it comes from, for the provenance of all checkpoints.
+def _start(config: FitConfig, folder: Path, *, resume: bool) -> tuple[PairNetwork | None, list[dict[str, Any]]]:
+    """The network that a run starts from, if any, and the runs behind it, for the provenance of all checkpoints.
 
-    A resumed run needs only the latter, and has it in its own latest checkpoint.
+    A resumed run needs only the latter, and has them in its own latest checkpoint.
     """
     if config.init_from is None:
-        return None, {}
+        return None, []
     if resume:
-        known = load_checkpoint(folder / "last").provenance
-        return None, {"init_from": known["init_from"]} if "init_from" in known else {}
+        last = folder / "last"
+        return None, load_checkpoint(last).provenance.get("runs", [])[:-1] if last.exists() else []
     checkpoint = load_checkpoint(config.init_from)
     if checkpoint.network.config != config.network:
         raise ValueError(f"init_from: {config.init_from} holds another network than the recipe asks for")
-    weights = file_hash(config.init_from / "weights.safetensors")
-    return checkpoint.network, {"init_from": {"weights": weights} | checkpoint.provenance}
+    return checkpoint.network, checkpoint.provenance.get("runs", [])
 
 
 def _unchanged(batch: Any) -> Any:
