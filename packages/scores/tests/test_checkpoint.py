@@ -28,7 +28,9 @@ def test_round_trip(folder):
     assert loaded.elements == (8, 12)
     assert loaded.provenance == {"steps": 7, "seed": 0}
     assert not loaded.network.training
-    assert sorted(p.name for p in folder.iterdir()) == ["config.yaml", "weights.safetensors"]
+    files = sorted(folder.iterdir())
+    assert [p.name for p in files] == ["config.yaml", "weights.safetensors"]
+    assert files[0].stat().st_mode == files[1].stat().st_mode  # who may read one may read the other
 
 
 def test_missing_file_is_named(folder):

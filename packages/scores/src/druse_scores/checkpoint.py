@@ -3,7 +3,6 @@
 Nothing is ever unpickled.
 """
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from druse_crystal.device import find_device
+from druse_crystal.files import replacing
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -51,7 +51,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.
         dtype: of the stored weights.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(
         {
             "format": _FORMAT,
@@ -67,11 +66,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.
         name: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
         for name, value in checkpoint.network.state_dict().items()
     }
-    (folder / CONFIG).unlink(missing_ok=True)
-    save_file(tensors, folder / f"{WEIGHTS}.part")
-    (folder / f"{CONFIG}.part").write_text(text)
-    os.replace(folder / f"{WEIGHTS}.part", folder / WEIGHTS)
-    os.replace(folder / f"{CONFIG}.part", folder / CONFIG)
+    with replacing(folder / CONFIG) as config, replacing(folder / WEIGHTS) as weights:
+        config.write_text(text)
+        save_file(tensors, weights)
+        (folder / CONFIG).unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -> Checkpoint:
