@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -62,6 +63,16 @@ def test_one_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {versions['druse']}\n" in citation
     assert f"\n## {versions['druse']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "module", ["druse_crystal", "druse_generate.cli", "druse_train.cli", "druse_evaluate.cli", "druse.cli"]
+)
+def test_help_needs_no_torch(module):
+    """Torch and pymatgen take seconds to import; a command line that only prints its help imports neither."""
+    code = f"import sys, {module}; print(sorted({{'torch', 'pymatgen', 'scipy'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_workspace_installs_every_member():

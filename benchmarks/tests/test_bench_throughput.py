@@ -35,6 +35,7 @@ def test_a_pass_has_the_sizes_of_the_whole(dataset):
 def test_a_step_is_a_step_of_training(dataset, tiny_model):
     """The same work, written out: AdamW on the clipped gradient of the loss."""
     recipe = FitConfig()
+    assert recipe.times.focus > 0
     clean = as_batch(dataset.select(np.flatnonzero(dataset.num_atoms == 3)[:8]))
     learner = Learner(load_checkpoint(tiny_model).network, recipe, seed=5)
     other = load_checkpoint(tiny_model).network.train()
@@ -42,7 +43,9 @@ def test_a_step_is_a_step_of_training(dataset, tiny_model):
     for _ in range(3):
         learner.step(clean)
         streams = RandomStreams(5, range(8))
-        loss = training_loss(CrystalProcess(), other, clean, weights=recipe.weights, generator=streams).total.mean()
+        loss = training_loss(
+            CrystalProcess(), other, clean, weights=recipe.weights, times=recipe.times, generator=streams
+        ).total.mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)

@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from druse import discovering
 from druse.cli import app
+from druse_energetics import potential, relaxation
+from druse_energetics.potential import load_potential
 from druse_evaluation.table import Assessment
 from typer.testing import CliRunner
 
@@ -33,8 +36,18 @@ def discovered(tmp_path_factory):
     config = tmp_path_factory.mktemp("settings") / "search.yaml"
     config.write_text("pool: 2\ngenerate: {num: 5, num_atoms: [2, 4], sampler: {steps: 30}}\n")
     options = ["--config", config, "--num", 2, "--seed", 3]
-    result = run("discover", *options, "--out", folder, "--json")
+    loaded = []
+
+    def load(*arguments, **named):
+        loaded.append(arguments)
+        return load_potential(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (potential, relaxation):
+            patch.setattr(module, "load_potential", load)
+        result = run("discover", *options, "--out", folder, "--json")
     assert result.exit_code == 0, result.output
+    assert loaded == [("sevennet-0",)]
     return folder, options, json.loads(result.stdout)
 
 
@@ -47,6 +60,7 @@ def test_discover_leaves_every_file(discovered):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["seed"] == 3
     assert manifest["results"]["screening"]["drawn"] == 4
+    assert "Screened before: drawn 4, usable" in (folder / "report.html").read_text()
     assert {"generation", "screening", "relaxation", "assessment", "report"} <= manifest["timings"].keys()
     assert metrics
 
@@ -72,6 +86,8 @@ def test_discover_continues_where_it_stopped(discovered):
         (["--potential", "m3gnet"], "sevennet-0"),
         (["--reference", "nowhere.json"], "nowhere.json"),
         (["--num-atoms", 500], "1 to 20 atoms"),
+        (["--num-atoms", 0], "1 to 20 atoms"),
+        (["--device", "cuda:99"], "use 'cpu'"),
     ],
 )
 def test_bad_requests_are_one_sentence(tmp_path, options, words):
@@ -79,3 +95,22 @@ def test_bad_requests_are_one_sentence(tmp_path, options, words):
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_device_is_that_of_network_and_potential(tmp_path, monkeypatch):
+    devices = []
+
+    def load(name, *, device):
+        devices.append(device)
+        return load_potential(name)
+
+    def draw(*_, device, **__):
+        devices.append(device)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(potential, "load_potential", load)
+    monkeypatch.setattr(discovering, "draw_into", draw)
+    for options in (["--device", "mps"], []):
+        assert "far enough" in run("discover", "--out", tmp_path / "x", *options).stderr
+    assert devices == ["mps", "mps", "cpu", "cpu"]

@@ -78,10 +78,12 @@ def test_an_interrupted_run_continues(tmp_path):
 
 
 def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
-    """Known rock salt, a new structure near the hull, the same again, one that was lost."""
+    """Known rock salt, a new structure near the hull, the same again, one that was lost, one whose atoms collided."""
     known, new = relaxed(salt(5.64), -2.0), relaxed(simple_cubic_salt(3.5), -1.95)
-    answers = [known, new, relaxed(simple_cubic_salt(3.51), -1.95), lost("exploded", "the cell grew")]
-    given = [salt(5.5), simple_cubic_salt(3.4), simple_cubic_salt(3.45), salt(5.6, anion=35, cation=19)]
+    collided = relaxed(salt(6.6, anion=35, cation=19), -1.95, status="overlap", message="two atoms are 0.3 Å apart")
+    answers = [known, new, relaxed(simple_cubic_salt(3.51), -1.95), lost("exploded", "the cell grew"), collided]
+    given = [salt(5.5), simple_cubic_salt(3.4), simple_cubic_salt(3.45)]
+    given += [salt(a, anion=35, cation=19) for a in (5.6, 5.7)]
     shown, reference = [], small_reference()
     monkeypatch.setattr(Display, "update", lambda self, stage, done, total, counts: shown.append(dict(counts)))
     for relaxer in (AnsweringRelaxer(answers), AnsweringRelaxer([])):  # the second finds everything in the store
@@ -94,7 +96,7 @@ def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
             known=KnownStructures(reference.crystals, matcher=OrderedMatcher()),
             relaxer=relaxer,
         )
-        assert shown[-1] == {"converged": 3, "≤ 0.1 eV/atom": 3, "new among them": 1, "exploded": 1}
+        assert shown[-1] == {"converged": 3, "≤ 0.1 eV/atom": 3, "new among them": 1, "exploded": 1, "overlap": 1}
     assert shown[0] == {}
 
 
@@ -154,7 +156,7 @@ def test_relax_command(small_world, folder):
     assert json.loads((out / "manifest.json").read_text())["settings"]["fmax"] == 0.1
 
 
-def test_nothing_relaxed_is_no_error(folder, monkeypatch):
+def test_crystals_that_all_explode_are_a_result(folder, monkeypatch):
     relaxer = AnsweringRelaxer([lost("exploded", "the cell grew")] * 3)
     monkeypatch.setattr(judging, "make_relaxer_for", lambda config: relaxer)
     result = CliRunner().invoke(app, ["relax", str(folder / "in"), "--out", str(folder / "out")])
@@ -171,6 +173,23 @@ def refused(*arguments: object) -> str:
     lines = [line for line in result.stderr.splitlines() if line.startswith("druse")]
     assert len(lines) == 1
     return lines[0]
+
+
+@pytest.mark.parametrize("command", [("relax",), ("relax", "--quiet"), ("evaluate",), ("evaluate", "--requested", 5)])
+def test_nothing_that_can_be_read_is_one_sentence(small_world, folder, command):
+    for i in range(len(GIVEN)):
+        (folder / "in" / f"{i}.cif").unlink()
+    command, *options = command
+    broken, out = folder / "in" / "9-broken.cif", folder / "out"
+    sentence = refused(command, broken, "--out", out, *options)
+    assert "9-broken.cif: it holds no structure (no _atom_site_fract_x): export it again with its atoms" in sentence
+    (folder / "in" / "1-empty.cif").write_text("")
+    sentence = refused(command, folder / "in", "--out", out, *options)
+    assert sentence.endswith(
+        f"none of 2 structures in {folder / 'in'} can be read; the first is 1-empty.cif: it is empty: export it again"
+    )
+    assert not out.exists()
+    assert small_world.n_given == 0
 
 
 def test_user_errors_are_one_sentence_and_leave_nothing(small_world, folder):

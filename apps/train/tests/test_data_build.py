@@ -2,15 +2,19 @@ import csv
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from druse_crystal.convert import to_pymatgen
 from druse_crystal.dataset import CrystalDataset, load_embedded
-from druse_crystal.io import write_cif, write_extxyz
+from druse_crystal.io import ReadResult, write_cif, write_extxyz
 from druse_crystal.testing import random_crystal
 from druse_train.data_cli import data_app
-from druse_train.dataset_build import build_dataset
+from druse_train.dataset_build import NothingLeft, build_dataset
+from druse_train.selection import Selection
 from druse_train.standard_form import Candidate, in_parallel, standardize_candidate
 from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Element
 from typer.testing import CliRunner
 
 runner = CliRunner()
@@ -107,6 +111,93 @@ def test_command_writes_dataset_and_refusals(table, tmp_path):
     assert "12 structures" in runner.invoke(data_app, ["info", str(out)]).stdout
 
 
+@pytest.fixture
+def published(tmp_path, some):
+    """A Parquet table as sources publish them: lengths and angles, labels, a mark, ids; one row of it is broken."""
+    structures = [to_pymatgen(crystal) for crystal in some.crystals]
+    rows = [
+        {
+            "id": some.ids[i],
+            "source": "somewhere",
+            "cell_abc_angles": [*s.lattice.abc, *s.lattice.angles],
+            "frac_coords": (s.frac_coords - 1.0).flatten().tolist(),
+            "atomic_numbers": list(s.atomic_numbers),
+            "e_form": -0.1 * i,
+            "band_gap": float("nan"),
+            "near_hull": i != 3,
+        }
+        for i, s in enumerate(structures)
+    ]
+    rows.append(rows[0] | {"id": "broken", "cell_abc_angles": [1.0, 2.0]})
+    path = tmp_path / "published.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_published_tables_with_lengths_and_angles(published, some):
+    dataset, refused = build_dataset(published)
+    assert dataset.ids.tolist() == some.ids.tolist()
+    assert list(dataset.labels) == ["e_form", "near_hull"]
+    assert dataset.labels["e_form"] == pytest.approx(-0.1 * np.arange(len(some)))
+    matcher = StructureMatcher(primitive_cell=False, scale=False)
+    for one, other in zip(dataset.crystals, some.crystals, strict=True):
+        assert matcher.fit(to_pymatgen(one), to_pymatgen(other))
+    assert [(candidate.id, candidate.source) for candidate in refused] == [("broken", "published.parquet#13")]
+    assert "three lengths and three angles" in refused[0].refusal
+
+
+def test_only_what_is_wanted(published, some, tmp_path):
+    (tmp_path / "ids.txt").write_text(f"{some.ids[0]}\n{some.ids[5]}\n")
+    (tmp_path / "formulas.txt").write_text("\n".join([some.formulas[7], str(to_pymatgen(some.crystals[8]).formula)]))
+    unwanted = min(some.crystals[1].atomic_numbers.tolist())
+    out = tmp_path / "mine.parquet"
+    options = ["--where", "near_hull", "--leave-out", tmp_path / "ids.txt", "--labels", "e_form"]
+    options += ["--without-elements", Element.from_Z(unwanted).symbol, "--held-out", tmp_path / "formulas.txt"]
+    result = runner.invoke(
+        data_app, [str(x) for x in ["build", "--from", published, "--out", out, "--workers", 1, *options]]
+    )
+    assert result.exit_code == 0, result.output
+    dataset = CrystalDataset.read(out)
+    expected = [i for i, c in enumerate(some.crystals) if i not in (0, 3, 5) and unwanted not in c.atomic_numbers]
+    assert 1 not in expected
+    assert dataset.ids.tolist() == some.ids[expected].tolist()
+    assert list(dataset.labels) == ["e_form"]
+    for formula, split in zip(dataset.formulas.tolist(), dataset.split.tolist(), strict=True):
+        assert (split == "test") >= (formula in {some.formulas[7], some.formulas[8]})
+    counts = dataset.metadata["counts"]
+    assert counts["left_out"] == {"--where near_hull": 1, "--leave-out": 2, "--without-elements": 9 - len(expected)}
+    assert counts["refused"] == 1
+    assert "near_hull is true" in dataset.metadata["filters"]
+
+
+def test_held_out_formulas_are_for_testing_before_validation_is_drawn(published, some):
+    dataset, _ = build_dataset(published, val=0.99, test=0.0, held_out=frozenset(some.formulas[:6].tolist()))
+    assert set(dataset.split[:6].tolist()) == {"test"}
+    assert "val" in dataset.split[6:]
+
+
+def test_when_nothing_is_left_all_refusals_are_written(tmp_path, published):
+    (tmp_path / "bad.csv").write_text("id,cif\na,nonsense\nb,\nc,data_c\n")
+    out = tmp_path / "mine.parquet"
+    arguments = ["build", "--from", str(tmp_path / "bad.csv"), "--out", str(out), "--workers", "1"]
+    result = runner.invoke(data_app, arguments)
+    assert result.exit_code == 2
+    assert "3 were refused" in result.stderr
+    assert "mine.refused.csv" in "".join(result.stderr.split())
+    with (tmp_path / "mine.refused.csv").open() as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["a", "b", "c"]
+    with pytest.raises(NothingLeft, match="12 left out by --where dull"):
+        build_dataset(published, selection=Selection(where="dull"))
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"), [(True, 1), (1.0, 1), ("True", 1), ("no", 0), (0.5, 0), (False, 0), (None, 0)]
+)
+def test_columns_that_are_true(some, value, wanted):
+    result = ReadResult(source="a", crystal=some.crystals[0], info={"good": value})
+    assert (Selection(where="good").objection(result) == "") == wanted
+
+
 def test_folders_and_trajectories(tmp_path, some):
     (tmp_path / "cifs").mkdir()
     for i in range(3):
@@ -128,17 +219,24 @@ def test_folders_and_trajectories(tmp_path, some):
         (["--from", "bad.csv", "--out", "a.csv"], "must end with .parquet"),
         (["--from", "bad.csv", "--out", "a.parquet", "--val", "0.6", "--test", "0.6"], "something to train on"),
         (["--from", "note.txt", "--out", "a.parquet"], "no known format"),
+        (["--from", "gone.csv", "--out", "new/a.parquet"], "gone.csv does not exist"),
+        (["--from", "bad.csv", "--out", "new/a.parquet", "--without-elements", "He,Xx"], "'Xx' is no element"),
+        (["--from", "bad.csv", "--out", "new/a.parquet", "--leave-out", "gone.txt"], "one entry a line"),
+        (["--from", "bad.csv", "--out", "new/a.parquet", "--held-out", "note.txt"], "'hello' is no formula"),
+        (["--from", "some.parquet", "--out", "new/a.parquet"], "no column 'frac_coords'"),
     ],
 )
 def test_user_errors_are_one_sentence_and_code_2(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("cif\nnonsense\n")
     (tmp_path / "note.txt").write_text("hello")
+    pq.write_table(pa.table({"cell_abc_angles": [[1.0] * 6], "atomic_numbers": [[1]]}), "some.parquet")
     result = runner.invoke(data_app, ["build", *arguments, "--workers", "1"])
     assert result.exit_code == 2
     assert words in result.stderr
     assert "Traceback" not in result.output
     assert not (tmp_path / "a.parquet").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_info_of_no_dataset(tmp_path):

@@ -3,7 +3,11 @@
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
+from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -12,14 +16,18 @@ from druse_crystal import Crystal
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.settings import settings_text
+from druse_diffusion.training import FieldLosses
 from druse_scores import PairNetworkConfig, load_checkpoint
 from druse_train import fitting
 from druse_train.batches import BatchStream, Place, as_batch
 from druse_train.cli import app
-from druse_train.config import FitConfig, OptimizerConfig, read_recipe
+from druse_train.code_version import code_version
+from druse_train.config import DataConfig, FitConfig, OptimizerConfig, read_recipe
 from druse_train.fitting import AGREE_EVERY, DiffusionModule
 from druse_train.state import Progress, load_state
 from lightning.pytorch.loggers.logger import DummyLogger
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 RECIPE = """
@@ -109,6 +117,74 @@ def test_a_wrong_recipe_is_named(tmp_path, text, named):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("recipe", "words"), [(RECIPE + "seed: 5\n", "seed 0"), (RECIPE, "other crystals")])
+def test_other_seeds_and_other_data_are_refused(tmp_path, dataset, recipe, words):
+    assert run(tmp_path, dataset, "one", "max_steps: 2\n").exit_code == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "one").iterdir() if path.is_file()}
+    if "seed: 5" not in recipe:
+        data = CrystalDataset.read(dataset)
+        data.select(np.arange(1, len(data))).write(dataset)
+    refused = run(tmp_path, dataset, "one", "max_steps: 4\n", "--resume", recipe=recipe)
+    assert refused.exit_code == 2, refused.output
+    assert words in refused.stderr
+    assert "state.safetensors" in refused.stderr
+    assert files == {path: path.read_bytes() for path in (tmp_path / "one").iterdir() if path.is_file()}
+
+
+def test_data_in_another_file_are_the_same_data(tmp_path, dataset):
+    assert run(tmp_path, dataset, "one", "max_steps: 2\n").exit_code == 0
+    moved = dataset.rename(tmp_path / "moved.parquet")
+    data = CrystalDataset.read(moved)
+    data.metadata = {"source": "moved"}
+    data.write(moved)
+    assert run(tmp_path, moved, "one", "max_steps: 4\n", "--resume").exit_code == 0
+
+
+def without_origin(path):
+    """Make a state one that an older version of Druse wrote."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    del metadata["origin"]
+    save_file(load_file(path), path, metadata=metadata)
+
+
+def test_states_of_before_resume_with_any_seed(tmp_path, dataset):
+    assert run(tmp_path, dataset, "one", "max_steps: 2\n").exit_code == 0
+    without_origin(tmp_path / "one" / "state.safetensors")
+    resumed = run(tmp_path, dataset, "one", "max_steps: 4\nseed: 1\n", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert load_state(tmp_path / "one" / "state.safetensors").origin.seed == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "extra", "options"),
+    [
+        ("new", "network: {width: -16}\n", []),
+        ("new", "data: {max_atoms: 0}\n", []),
+        ("new", "max_steps: 2\n", ["--data", "empty.cif"]),
+        ("new", "max_steps: 2\n", ["--data", "empty.parquet"]),
+        ("new", "max_steps: 2\n", ["--resume"]),
+        ("new", "init_from: nowhere\n", []),
+        ("old", "network: {width: 32}\n", ["--resume"]),
+        ("old", "max_steps: 3\n", []),
+    ],
+)
+def test_nothing_is_written_before_everything_is_checked(tmp_path, dataset, monkeypatch, out, extra, options):
+    assert run(tmp_path, dataset, "old", "max_steps: 2\n").exit_code == 0
+    before = (tmp_path / "old" / "recipe.yaml").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.cif").write_text("")
+    CrystalDataset.read(dataset).select([]).write("empty.parquet")
+    (tmp_path / "bad.yaml").write_text("mixed_precision: false\nthreads: 1\n" + extra)
+    if "--data" not in options:
+        options = [*options, "--data", "data.parquet"]
+    result = CliRunner().invoke(app, ["fit", "bad.yaml", "--out", out, *options])
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "old" / "recipe.yaml").read_bytes() == before
+
+
 def test_truncated_state_is_refused(tmp_path, dataset):
     assert run(tmp_path, dataset, "one", "max_steps: 2\n").exit_code == 0
     state = tmp_path / "one" / "state.safetensors"
@@ -133,7 +209,7 @@ def test_batches_hold_every_crystal_once_an_epoch_and_resume_anywhere():
     first = [item for _, item in zip(range(len(batches) + 5), stream, strict=False)]
     place = first[10][0]
     resumed = iter(BatchStream(num_atoms=sizes, pair_budget=2000, max_batch=64, seed=3, start=place))
-    for (_, expected), (_, got) in zip(first[11:], resumed, strict=False):
+    for (_, expected, _), (_, got, _) in zip(first[11:], resumed, strict=False):
         assert torch.equal(expected, got)
     assert first[len(batches)][0] == Place(epoch=1, index=1)
 
@@ -141,12 +217,22 @@ def test_batches_hold_every_crystal_once_an_epoch_and_resume_anywhere():
 def test_processes_share_an_epoch():
     sizes = np.full(101, 3)
     parts = [
-        [index for _, (place, index) in zip(range(6), BatchStream(
+        [index for _, (place, index, seen) in zip(range(6), BatchStream(
             num_atoms=sizes, pair_budget=90, max_batch=8, seed=0, rank=rank, world=2), strict=False)]
         for rank in (0, 1)
     ]  # fmt: skip
     seen = [set(torch.cat(part).tolist()) for part in parts]
     assert not seen[0] & seen[1]
+
+
+def test_processes_count_the_crystals_of_all_of_them():
+    sizes = np.random.default_rng(2).integers(1, 9, 300)
+    streams = [
+        BatchStream(num_atoms=sizes, pair_budget=300, max_batch=64, seed=0, rank=rank, world=3) for rank in range(3)
+    ]
+    for _, steps in zip(range(40), zip(*streams, strict=True), strict=False):
+        own = [len(index) for _, index, _ in steps]
+        assert [seen for _, _, seen in steps] == [sum(own)] * 3
 
 
 def test_a_crystal_larger_than_the_budget_gets_a_batch_of_its_own():
@@ -184,11 +270,49 @@ def test_learning_rate_warms_up_and_decays(dataset):
         max_hours=5.0,
     )
     module = DiffusionModule(config, data, data, Progress())
-    assert module.rate() == pytest.approx(0.1)
+    assert module.rate() == pytest.approx(1e-4)
     module.progress.step = 100
-    for hours, rate in ((0.0, 1.0), (3.0, 1.0), (4.0, 0.5), (5.0, 0.0), (6.0, 0.0)):
+    for hours, rate in ((0.0, 1e-3), (3.0, 1e-3), (4.0, 5e-4), (5.0, 0.0), (6.0, 0.0)):
         module.hours = hours
         assert module.rate() == pytest.approx(rate)
+
+
+def test_a_resumed_run_has_the_learning_rate_of_the_whole_one(tmp_path, dataset, monkeypatch):
+    """Stopped within the warm-up; and within the decay, which goes by the clock of the whole run."""
+    rates = {}
+
+    def note(self, optimizer):
+        original(self, optimizer)
+        rates.setdefault(self.progress.step, []).append(optimizer.param_groups[0]["lr"])
+
+    original = DiffusionModule.on_before_optimizer_step
+    monkeypatch.setattr(DiffusionModule, "on_before_optimizer_step", note)
+    warm = RECIPE.replace("warmup_steps: 2", "warmup_steps: 10")
+    assert run(tmp_path, dataset, "warm", "max_steps: 3\n", recipe=warm).exit_code == 0
+    assert run(tmp_path, dataset, "warm", "max_steps: 5\n", "--resume", recipe=warm).exit_code == 0
+    assert [rate for step in range(5) for rate in rates[step]] == pytest.approx([1e-4, 2e-4, 3e-4, 4e-4, 5e-4])
+    rates.clear()
+    assert run(tmp_path, dataset, "decay", "max_steps: 4\n").exit_code == 0
+    seconds = load_state(tmp_path / "decay" / "state.safetensors")[3].seconds
+    decaying = RECIPE.replace("{warmup_steps: 2", "{decay_start_hours: 0.0, warmup_steps: 2")
+    end = f"max_steps: 5\nmax_hours: {2 * seconds / 3600}\n"
+    assert run(tmp_path, dataset, "decay", end, "--resume", recipe=decaying).exit_code == 0
+    assert rates[4] == pytest.approx([5e-4], rel=1e-4)
+
+
+def test_every_crystal_weighs_the_same_whatever_its_batch(dataset, monkeypatch):
+    """A crystal alone in its batch adds to the gradient what it would in a batch of many."""
+    monkeypatch.setattr(fitting, "training_loss", lambda *_, **__: FieldLosses(**dict.fromkeys(
+        ("lattice", "frac_coords", "species", "total"), torch.ones(int(_[2].num_atoms.numel())))))  # fmt: skip
+    data = as_batch(CrystalDataset.read(dataset))
+    module = DiffusionModule(FitConfig(data=DataConfig(pair_budget=60)), data, data, Progress())
+    stream = fitting.make_stream(module.config, data)
+    batches = stream.epoch(0)
+    assert len({len(b) for b in batches}) > 1
+    losses = [float(module.training_step((Place(), torch.tensor(b), len(b)), 0)) for b in batches]
+    per_crystal = [loss / len(b) for loss, b in zip(losses, batches, strict=True)]
+    assert per_crystal == pytest.approx([per_crystal[0]] * len(batches))
+    assert np.mean(losses) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("hook", ["validation_step", "backward"])
@@ -243,17 +367,34 @@ def test_a_run_that_starts_from_another_says_so_and_refuses_another_network(tmp_
     for name in ("steps", "crystals_seen"):
         assert second[name] == sum(r[name] for r in second["runs"])
     assert second["runs"][1]["data"]["file"] == first["runs"][0]["data"]["file"]
-    best.rename(tmp_path / "moved")  # a resumed run does not need it
+    best.rename(tmp_path / "moved")  # a resumed run needs neither this
+    (tmp_path / "again" / "last" / "config.yaml").unlink()  # nor its own latest checkpoint, killed while it is written
     resumed = run(tmp_path, dataset, "again", f"max_steps: 3\ninit_from: {best}\n", "--resume")
     assert resumed.exit_code == 0, resumed.output
     provenance = load_checkpoint(tmp_path / "again" / "last").provenance
     assert [r["steps"] for r in provenance["runs"]] == [4, 3]
     assert provenance["runs"][0] == second["runs"][0]
+    without_origin(tmp_path / "again" / "state.safetensors")  # of an older version, which read the latest checkpoint
+    assert run(tmp_path, dataset, "again", f"max_steps: 4\ninit_from: {best}\n", "--resume").exit_code == 0
+    assert load_checkpoint(tmp_path / "again" / "last").provenance["runs"][0] == second["runs"][0]
+    assert second["runs"][1]["code"] == code_version()
     best = tmp_path / "moved"
     larger = RECIPE.replace("width: 16", "width: 24")
     refused = run(tmp_path, dataset, "larger", f"max_steps: 2\ninit_from: {best}\n", recipe=larger)
     assert refused.exit_code == 2
     assert "init_from" in refused.stderr
+
+
+def test_a_run_goes_on_with_a_deeper_network(tmp_path, dataset):
+    recipe = RECIPE.replace("num_layers: 1", "num_layers: 2")
+    assert run(tmp_path, dataset, "first", "max_steps: 4\n", recipe=recipe).exit_code == 0
+    start = tmp_path / "first" / "last"
+    deeper = RECIPE.replace("num_layers: 1", "num_layers: 3")
+    second = run(tmp_path, dataset, "deeper", f"max_steps: 2\ninit_from: {start}\n", recipe=deeper)
+    assert second.exit_code == 0, second.output
+    checkpoint = load_checkpoint(tmp_path / "deeper" / "last")
+    assert checkpoint.network.config.num_layers == 3
+    assert [r["steps"] for r in checkpoint.provenance["runs"]] == [4, 2]
 
 
 def test_paths_of_a_recipe_start_at_its_folder(tmp_path):
@@ -275,4 +416,31 @@ def test_processes_of_one_run_end_together(tmp_path, dataset):
         command, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    assert load_state(tmp_path / "pair" / "state.safetensors")[3].seconds > 0.0005 * 3600
+    progress = load_state(tmp_path / "pair" / "state.safetensors").progress
+    assert progress.step > 0
+    assert progress.step % AGREE_EVERY == 0  # where both look at the clock, the mean of theirs
+    learnt = as_batch(CrystalDataset.read(dataset).subset("train"))
+    steps = replace(fitting.make_stream(FitConfig(data=DataConfig(pair_budget=60)), learnt), world=2)
+    assert progress.seen == sum(seen for _, (_, _, seen) in zip(range(progress.step), steps, strict=False))
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_code_is_named_by_version_and_in_a_checkout_of_it_by_commit(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    file = tmp_path / "code.py"
+    file.write_text("")
+    monkeypatch.setattr("druse_train.code_version.__file__", str(file))
+    alone = {"version": version("druse-train")}
+    assert code_version() == alone
+    git("init")
+    git("commit", "--allow-empty", "-m", "first")
+    assert code_version() == alone  # a checkout of something else
+    git("add", "code.py")
+    git("commit", "-m", "second")
+    commit = code_version()["commit"]
+    assert re.fullmatch(r"[0-9a-f]{40}", commit)
+    file.write_text("changed")
+    assert code_version() == alone | {"commit": f"{commit}-dirty"}

@@ -69,7 +69,12 @@ class Learner:
         """Learn from one batch."""
         streams = RandomStreams(self.seed, range(len(clean)), device=clean.device)
         losses = training_loss(
-            self.process, self.network, clean, weights=self.recipe.weights, generator=streams
+            self.process,
+            self.network,
+            clean,
+            weights=self.recipe.weights,
+            times=self.recipe.times,
+            generator=streams,
         ).total.mean()
         self.optimizer.zero_grad(set_to_none=True)
         losses.backward()

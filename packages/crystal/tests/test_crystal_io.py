@@ -93,6 +93,96 @@ def test_cif_as_written():
     np.testing.assert_allclose(crystal.frac_coords, [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
+P_BAR_1 = "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'\n'-x, -y, -z'"
+GROUP = "_symmetry_space_group_name_H-M 'P 1'"
+
+
+@pytest.mark.parametrize("symmetry", [GROUP, P_BAR_1])
+@pytest.mark.parametrize("open_occupancy", [".", "?", "1.0(1)", "1.0004"])
+def test_an_occupancy_that_is_left_open_is_one(symmetry, open_occupancy):
+    text = CIF.format(sites=f"Na1 Na 0 0 0 {open_occupancy}\nCl1 Cl 0.5 0.5 0.5 1").replace(GROUP, symmetry)
+    _, crystal = only_block(text)
+    assert sorted(crystal.atomic_numbers.tolist()) == [11, 17]
+
+
+@pytest.mark.parametrize("symmetry", [GROUP, P_BAR_1])
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("0.5(3) 1.0", "0.5 nan", "occupancy 'nan', it must be from 0 to 1: correct"),
+        ("0.5(3) 1.0", "0.5 -1", "occupancy '-1', it must be"),
+        ("0.5(3) 1.0", "0.5 1.2", "occupancy '1.2', it must be"),
+        ("0.5(3) 1.0", "0.5 abc", "'abc' stands where a number must be: correct"),
+        ("0.5(3) 1.0", "0.5 0.25", "disordered or partly occupied: order"),
+        ("Na1+ 0 0 0 1\nCl1 Cl 0.5 0.5 0.5(3) 1.0", "Na1+ 0 0 0 0", "no site is occupied"),
+        ("0.5(3)", "?", "'?' stands where a number must be: correct"),
+        ("0.5(3)", "nan", "not finite: correct"),
+        ("Cl1 Cl", "Q1 Qq", "'Qq'.* no chemical element"),
+        ("_cell_length_b 4.0", "_cell_length_b -4.0", "no cell has lengths 4.0, -4.0, 4.0"),
+        ("_cell_length_b 4.0", "_cell_length_b inf", "no cell has lengths 4.0, inf, 4.0"),
+        ("_cell_length_b 4.0", "", "it has no _cell_length_b: export"),
+        ("_cell_angle_beta 90", "_cell_angle_beta 270", "no cell has lengths 4.0, 4.0, 4.0 Å and angles 90.0, 270.0"),
+        ("_atom_site_fract_z", "_atom_site_z", "it has no _atom_site_fract_z: export"),
+    ],
+)
+def test_a_bad_cif_says_why_whatever_its_space_group(tmp_path, symmetry, old, new, words):
+    text = CIF.format(sites=GOOD_SITES).replace(GROUP, symmetry)
+    assert old in text
+    (tmp_path / "a.cif").write_text(text.replace(old, new, 1))
+    result = read_one(tmp_path / "a.cif")
+    with pytest.raises(AssertionError, match=words.replace("?", "\\?")):
+        raise AssertionError(result.error)
+
+
+def test_sites_that_fall_on_each_other_by_symmetry():
+    text = CIF.format(sites="Na1 Na 0.1 0.2 0.3 1\nK1 K 0.9 0.8 0.7 1").replace(GROUP, P_BAR_1)
+    ((_, error),) = parse_cif(text)
+    assert "fall on each other by symmetry have an occupancy of 2 together: correct" in str(error)
+
+
+@pytest.mark.parametrize("symbol", ["P 21/n", "R -3 m :H", "Q 4"])
+@pytest.mark.parametrize("number", ["", "_symmetry_Int_Tables_number 14"])
+def test_a_setting_that_nobody_knows_is_not_taken_for_another(symbol, number):
+    text = CIF.format(sites="Na1 Na 0.1 0.2 0.3 1").replace("'P 1'", f"'{symbol}'\n{number}")
+    ((_, error),) = parse_cif(text)
+    assert f"the setting {symbol!r} of its space group is not known: export it again with its operations" in str(error)
+    ((_, known),) = parse_cif(text.replace(symbol, "P 1 21/n 1"))
+    assert isinstance(known, Crystal)
+    assert known.num_atoms == 4
+    ((_, unsaid),) = parse_cif(text.replace(symbol, "?").replace(number, ""))
+    assert isinstance(unsaid, Crystal)
+    assert unsaid.num_atoms == 1
+
+
+def test_a_magnetic_space_group_is_expanded():
+    operations = (
+        "_space_group_symop_magn_operation.id\n_space_group_symop_magn_operation.xyz\n1 x,y,z,+1\n2 -x,-y,-z,+1"
+    )
+    text = CIF.format(sites="Mn1 Mn 0.1 0.2 0.3 1").replace(
+        GROUP, f"_space_group_magn.number_BNS 2.4\nloop_\n{operations}"
+    )
+    _, crystal = only_block(text)
+    assert crystal.atomic_numbers.tolist() == [25, 25]
+
+
+@pytest.mark.parametrize("operation", ["foo", "x,y", "2x,y,z", "x,x,z"])
+def test_what_is_no_symmetry_operation(operation):
+    text = CIF.format(sites="Na1 Na 0.1 0.2 0.3 1").replace(GROUP, P_BAR_1.replace("-x, -y, -z", operation))
+    ((_, error),) = parse_cif(text)
+    assert str(error) == f"{operation!r} is no symmetry operation: correct or remove it"
+
+
+@pytest.mark.parametrize("symmetry", [GROUP, P_BAR_1])
+def test_capital_keys_and_a_site_without_a_loop(symmetry):
+    site = dict(
+        zip(["label", "type_symbol", "fract_x", "fract_y", "fract_z"], ["Cl1", "Cl", *3 * ["0.1"]], strict=True)
+    )
+    text = CIF.split("loop_")[0].replace(GROUP, symmetry) + "".join(f"_atom_site_{k} {v}\n" for k, v in site.items())
+    for one in (text, text.replace("_cell_length", "_Cell_Length").replace("_symmetry_equiv", "_Symmetry_Equiv")):
+        _, crystal = only_block(one)
+        assert crystal.atomic_numbers.tolist() == [17] * (1 if symmetry == GROUP else 2)
+
+
 def test_cif_keeps_overlapping_atoms():
     _, crystal = only_block(CIF.format(sites="Na1 Na 0 0 0 1\nNa2 Na 0 0 0 1\nK K 0.00001 0 0 1"))
     assert crystal.atomic_numbers.tolist() == [11, 11, 19]
@@ -147,6 +237,8 @@ def test_symmetrised_cif_of_hopeless_structure_is_p1():
         ("flat.vasp", "Na\n1.0\n4 0 0\n0 4 0\n0 4 0\nNa\n1\ndirect\n0 0 0\n", "volume"),
         ("element.vasp", "Qq\n1.0\n4 0 0\n0 4 0\n0 0 4\nQq\n1\ndirect\n0 0 0\n", "POSCAR|element"),
         ("words.json", "{", "not JSON"),
+        ("deep.json", '{"a":' * 100_000, "nested too deeply"),
+        ("deep_text.json", json.dumps(["[" * 100_000]), "holds text"),
         ("other.json", '{"a": 1}', "no structures"),
         ("wrong.json", '[{"a": 1}]', "not a pymatgen structure"),
         ("no_cell.xyz", "1\nhello\nNa 0 0 0\n", "Lattice"),
@@ -218,6 +310,71 @@ def test_a_folder_of_our_own_results_is_read_once(tmp_path):
     (tmp_path / "crystals.extxyz").unlink()
     with pytest.raises(ValueError, match=r"neither crystals\.extxyz nor"):
         read_crystals(tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_results_inside_of_a_folder_are_read_once(tmp_path, packed):
+    """Two folders of results at different depths, results of a judgement without crystals, and plain files."""
+    root = tmp_path / "root"
+    for folder, name in (("b", "crystals"), ("c/deep", "relaxed"), ("d", None)):
+        write_cif_zip(root / folder / "cifs.zip", [SALT, SALT], names=["a", "b"])
+        write_cif(root / folder / "inner" / "x.cif", SALT)
+        (root / folder / "crystals.parquet").write_bytes(b"PAR1")
+        Manifest().write(root / folder / "manifest.json")
+        if name is not None:
+            write_extxyz(root / folder / f"{name}.extxyz", [SALT, SALT])
+    write_cif(root / "a.cif", SALT)
+    write_cif(root / "c" / "y.cif", SALT)
+    (root / "c" / "manifest.json").write_text('{"command": "of somebody else"}')
+    (root / "e").mkdir()
+    (root / "e" / "manifest.json").write_text("[" * 100_000)
+    path, before = root, ""
+    if packed:
+        path, before = tmp_path / "set.zip", "set.zip/"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in root.rglob("*"):
+                archive.write(file, file.relative_to(root))
+    results = list(read_crystals(path))
+    assert sorted(r.source for r in results) == [
+        f"{before}{name}"
+        for name in (
+            "a.cif",
+            "b/crystals.extxyz#1",
+            "b/crystals.extxyz#2",
+            "c/deep/relaxed.extxyz#1",
+            "c/deep/relaxed.extxyz#2",
+            "c/manifest.json",
+            "c/y.cif",
+            "d",
+            "e/manifest.json",
+        )
+    ]
+    errors = {r.source.removeprefix(before): str(r.error) for r in results if r.crystal is None}
+    assert set(errors) == {"c/manifest.json", "d", "e/manifest.json"}
+    assert errors["d"] == (
+        f"{before}d: the folder d holds results of Druse, but neither crystals.extxyz nor relaxed.extxyz: "
+        "name the file to read, or move it away"
+    )
+
+
+def test_every_member_of_a_zip_is_a_crystal_or_a_reason(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("1.json", "{")
+        archive.writestr("2.csv", "a,b")
+        archive.writestr("3.zip", b"")
+        archive.writestr("4.parquet", b"")
+        archive.writestr("5.cif", cif_text(SALT))
+        archive.writestr("notes.txt", "hello")
+    errors = [r.error for r in read_crystals(tmp_path / "set.zip")]
+    assert errors[0] == (
+        "set.zip/1.json: it is not JSON (line 1: Expecting property name enclosed in double quotes): export it again"
+    )
+    assert str(errors[1]).startswith("set.zip/2.csv: it has no column 'cif'")
+    assert errors[2:] == [
+        "set.zip/3.zip: it is an archive inside an archive, which is not opened: unpack it first",
+        "set.zip/4.parquet: it is a dataset inside an archive, which is not opened: unpack it first",
+        None,
+    ]
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

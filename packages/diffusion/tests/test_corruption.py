@@ -64,6 +64,14 @@ def test_absorbing_d3pm_keeps_the_contract():
         check_corruption(process, x0, oracle, num_atoms=NUM_ATOMS)
 
 
+@pytest.mark.parametrize("forgetful", [WrappedVE(sigma_max=0.1), LatticeVP(beta_max=2.0)])
+def test_a_process_that_does_not_reach_its_prior_breaks_the_contract(forgetful):
+    lattice = isinstance(forgetful, LatticeVP)
+    x0 = 4 * torch.eye(3).expand(4, 3, 3) if lattice else torch.full((28, 3), 0.3)
+    with pytest.raises(AssertionError, match="at t = 1 corrupt has another"):
+        check_corruption(forgetful, x0, lambda *_: torch.zeros_like(x0), num_atoms=NUM_ATOMS, periodic=not lattice)
+
+
 def test_species_are_revealed_at_the_rate_of_the_schedule():
     process, n = AbsorbingD3PM(), torch.tensor([20000])
     logits = torch.zeros(20000, NUM_CLASSES)

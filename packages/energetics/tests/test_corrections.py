@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from druse_crystal.crystal import Crystal
 from druse_energetics.corrections import Corrections, correction_terms, fit_corrections, load_corrections
+from druse_energetics.derivation import refit_corrections
 from pymatgen.core import Element, Structure
 
 TRUE = {"Li": -1.9, "Na": -1.3, "Fe": -8.4, "Mn": -9.0, "O": -4.9, "F": -1.8, "S": -4.1}
@@ -97,6 +99,57 @@ def test_residual_is_measured_on_other_systems():
     assert residual.p90 == pytest.approx(0.1645, rel=0.2)
 
 
+def test_held_out_crystals_take_no_part_in_the_fit():
+    rng = np.random.default_rng(5)
+    crystals, energies, formation = sample(300, rng)
+    held_out = np.zeros(300, dtype=bool)
+    held_out[::3] = True
+    fitted = fit_corrections(crystals, energies, formation, potential="x", held_out=held_out)
+    wrong = np.where(held_out, formation + 0.5, formation)
+    other = fit_corrections(crystals, energies, wrong, potential="x", held_out=held_out)
+    alone = [i for i in range(300) if not held_out[i]]
+    without = fit_corrections([crystals[i] for i in alone], energies[alone], formation[alone], potential="x")
+    assert other.coefficients == fitted.coefficients == without.coefficients
+    assert other.residual == fitted.residual == without.residual
+    assert without.residual_held_out is None
+    assert fitted.residual.n == 200
+    assert fitted.residual_held_out is not None
+    assert other.residual_held_out is not None
+    assert fitted.residual_held_out.n == 100
+    assert fitted.residual_held_out.mae < 1e-3
+    assert other.residual_held_out.mae == pytest.approx(0.5, abs=1e-3)
+    with pytest.raises(ValueError, match="9 marks"):
+        fit_corrections(crystals, energies, formation, potential="x", held_out=held_out[:9])
+    with pytest.raises(ValueError, match="at least"):
+        fit_corrections(crystals, energies, formation, potential="x", held_out=np.ones(300, dtype=bool))
+
+
+def test_held_out_elements_and_terms_that_no_fit_saw():
+    rng = np.random.default_rng(6)
+    crystals, energies, formation = sample(200, rng)
+    strange, iron = random_crystal(["Pu", "S"], rng), random_crystal(["Fe"], rng)
+    fitted = fit_corrections(
+        [*crystals, strange, iron, crystals[0]],
+        [*energies, -50.0, -8.0 * iron.num_atoms, energies[0]],
+        [*formation, 0.0, 0.0, np.nan],
+        potential="x",
+        held_out=np.arange(203) >= 200,
+    )
+    assert "Pu" not in fitted.coefficients
+    assert fitted.residual_held_out is None  # an unknown term, an element, no label
+    assert fitted.elements == {"Fe": -8.0}
+    assert fitted.coefficients["Fe"] == pytest.approx(TRUE["Fe"], abs=1e-3)
+
+
+def test_shipped_corrections_hold_out_the_test_split(tmp_path):
+    refitted = refit_corrections("sevennet-0", tmp_path)
+    shipped = load_corrections("sevennet-0")
+    assert refitted.coefficients == pytest.approx(shipped.coefficients, abs=2e-5)  # rounded to 1e-5
+    assert refitted.elements == shipped.elements
+    assert refitted.provenance == shipped.provenance
+    assert Corrections.read(tmp_path / "corrections-sevennet-0.json") == refitted
+
+
 def test_errors_name_the_element(tmp_path):
     rng = np.random.default_rng(4)
     fitted = fit_corrections(*sample(100, rng), potential="x")
@@ -106,6 +159,9 @@ def test_errors_name_the_element(tmp_path):
         fitted.formation_energy(random_crystal(["Li", "O"], rng), float("nan"))
     fitted.write(tmp_path / "c.json")
     assert Corrections.read(tmp_path / "c.json") == fitted
+    held_out = replace(fitted, residual_held_out=fitted.residual)
+    held_out.write(tmp_path / "c.json")
+    assert Corrections.read(tmp_path / "c.json") == held_out
     assert json.loads((tmp_path / "c.json").read_text())["potential"] == "x"
 
 
@@ -114,7 +170,11 @@ def test_shipped_corrections(name, mae):
     corrections = load_corrections(name)
     assert corrections.potential == name
     assert corrections.residual.mae < mae
-    assert corrections.residual.n > 5000
+    assert corrections.residual.n == 4187
+    assert corrections.residual_held_out is not None
+    assert corrections.residual_held_out.n == 1427  # compounds of the split "test"
+    assert corrections.residual_held_out.mae < mae
+    assert corrections.provenance["held_out"] == "split test"
     assert corrections.residual_near_hull.mae <= corrections.residual.mae
 
 

@@ -8,9 +8,10 @@ from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
 from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
-from druse_evaluation.metrics import calibrated_sun_rate, energy_above_hull, funnel, sun_rate
+from druse_evaluation.metrics import calibrated_sun_rate, energy_above_hull, funnel, measure, sun_rate
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.report import render_report
+from druse_evaluation.summary import calibration_gap
 from druse_evaluation.table import COLUMNS, Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
 
@@ -236,16 +237,58 @@ def test_calibrated_judges(reference):
         reference=replace(reference, calibrations={"generated": cautious, "wbm": replace(cautious, intercept=0)}),
         relaxer=AnsweringRelaxer(RESULTS),
     )
-    assert found.values("energy_above_hull_calibrated_generated")[:4] == pytest.approx([0.05, 0.10, 0.10, 0.0])
-    assert found.values("energy_above_hull_calibrated_wbm")[:4] == pytest.approx([0.0, 0.05, 0.05, -0.05])
-    assert found.values("probability_metastable_generated")[:4] == pytest.approx([0.75, 0.5, 0.5, 1.0])
-    assert found.values("probability_metastable_wbm")[:4] == pytest.approx([1.0, 0.75, 0.75, 1.0])
-    assert found.values("probability_stable_generated")[:4] == pytest.approx([0.25, 0.0, 0.0, 0.5])
-    assert found.values("probability_stable_wbm")[:4] == pytest.approx([0.5, 0.25, 0.25, 0.75])
-    assert np.isnan(found.values("probability_stable_generated")[4:8]).all()
-    assert calibrated_sun_rate(found).count == pytest.approx(0.5 + 1.0)
-    assert calibrated_sun_rate(found, against="wbm").count == pytest.approx(0.75 + 1.0)
+    assert found.values("energy_above_hull_calibrated_generated")[:3] == pytest.approx([0.05, 0.10, 0.10])
+    assert found.values("energy_above_hull_calibrated_wbm")[:3] == pytest.approx([0.0, 0.05, 0.05])
+    assert found.values("probability_metastable_generated")[:3] == pytest.approx([0.75, 0.5, 0.5])
+    assert found.values("probability_metastable_wbm")[:3] == pytest.approx([1.0, 0.75, 0.75])
+    assert found.values("probability_stable_generated")[:3] == pytest.approx([0.25, 0.0, 0.0])
+    assert found.values("probability_stable_wbm")[:3] == pytest.approx([0.5, 0.25, 0.25])
+    assert np.isnan(found.values("probability_stable_generated")[3:8]).all()  # the fourth stopped early
+    assert calibrated_sun_rate(found).count == pytest.approx(0.5)
+    assert calibrated_sun_rate(found, against="wbm").count == pytest.approx(0.75)
     assert found.metadata["calibrations"]["generated"]["precision_metastable"] == 0.4
     page = render_report(found)
     assert "P(≤ 0.1), WBM" in page
-    assert "17 – 19 %" in page
+    assert "6 – 8 %" in page
+    assert (
+        "1 judged crystal is not relaxed to convergence; the calibrations were measured on converged relaxations, so "
+        "that calibrated rates count it as not stable."
+    ) in page
+
+
+def test_crystals_judged_as_they_are_are_beyond_the_calibrations(reference):
+    given = [simple_cubic_salt(3.5), POTASSIUM_BROMIDE]
+    results = [replace(relaxed(c, -1.95, status="not_converged", message="0 steps"), n_steps=0) for c in given]
+    found = assess(
+        given,
+        reference=replace(reference, calibrations={"generated": calibration()}),
+        relaxer=AnsweringRelaxer(results),
+    )
+    assert sun_rate(found).count == 2
+    assert found.table["probability_metastable_generated"].null_count == 2
+    assert found.calibrated_on() == []
+    assert not [m for m in measure(found) if m.metric.against]
+    assert calibration_gap(found).startswith("2 judged crystals are not relaxed to convergence;")
+    assert calibration_gap(found).endswith("so that rates are as judged only.")
+    page = render_report(found)
+    assert "as judged only." in page
+    assert "expected from DFT</" not in page
+
+
+@pytest.mark.parametrize("status", ["overlap", "exploded", "failed"])
+def test_only_relaxations_that_mean_something_are_judged(reference, status):
+    """The first is a crystal with a fine energy, but two of its atoms have run into each other."""
+    results = [
+        relaxed(simple_cubic_salt(3.5), -2.2, status=status, message="after 9 steps two atoms are 0.31 Å apart"),
+        relaxed(salt(5.64), -2.0),
+    ]
+    found = assess([simple_cubic_salt(3.4), salt(5.5)], reference=reference, relaxer=AnsweringRelaxer(results))
+    assert found.strings("status") == [status, "judged"]
+    assert found.strings("message")[0] == "after 9 steps two atoms are 0.31 Å apart"
+    assert found.relaxed(0) is None
+    assert found.values("n_steps")[0] == 20
+    for name in ("energy", "energy_above_hull", "stable", "unique", "novel", "sun_stable"):
+        assert found.table[name].is_null().to_pylist() == [True, False]
+    assert sun_rate(found).count == 0
+    assert [stage.count for stage in funnel(found)][:4] == [2, 2, 1, 1]
+    assert found.ranking() == [1]

@@ -195,6 +195,8 @@ def test_crystals_judged_as_they_are_have_no_figures_about_relaxation():
     names = {m.metric.name for m in measure(Assessment.from_rows(rows, metadata=METADATA))}
     assert "metastable" in names
     assert not names & {"rmsd", "match", "convergence"}
+    judged = Assessment.from_rows([rows[0] | {"energy_above_hull": 0.05}], metadata=METADATA)
+    assert not [m for m in measure(judged) if m.metric.against]
     moved = Assessment.from_rows([rows[0] | {"n_steps": 3}, *rows], metadata=METADATA)
     assert {"rmsd", "match", "convergence"} <= {m.metric.name for m in measure(moved)}
 

@@ -57,6 +57,15 @@ def test_known_compositions(crystal, valid):
     assert composition_valid(crystal) == valid
 
 
+def test_a_missing_electronegativity_decides_nothing():
+    """SMACT's test of Pauling's rule refuses it, and no element has oxidation states and no electronegativity."""
+    assert not pauling_test([1, -1], [None, 2.0])
+    elements = [SmactElement(Element.from_Z(z).symbol) for z in range(1, 104)]
+    without_states = [e.symbol for e in elements if not e.oxidation_states]
+    assert without_states == ["He", "Ne", "Ar", "Pm", "At", "Rn", "Fr", "Ra", "Es", "Fm", "Md", "No", "Lr"]
+    assert all(e.pauling_eneg is not None for e in elements if e.oxidation_states)
+
+
 def by_enumeration(crystal: Crystal) -> bool:
     """Every combination of oxidation states, with SMACT's own test of Pauling's rule."""
     numbers, counts = np.unique(crystal.atomic_numbers, return_counts=True)

@@ -93,23 +93,46 @@ def test_site_symmetry_leaves_no_force():
     assert geometry.radial.abs().max() > 1
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_geometry_equals_a_sum_over_an_independent_neighbour_list(seed):
-    """Sums over images against ase.neighborlist, in cells where the reach is the plain cut-off."""
+CELLS = {
+    "ordinary": (6, 5 * np.eye(3)),
+    "one atom": (1, 3.5 * np.eye(3)),
+    "one atom, primitive fcc": (1, 2.5 * (1 - np.eye(3))),
+    "flat": (3, np.diag([6.0, 5.0, 0.9])),
+    "needle": (2, np.diag([1.1, 1.3, 9.0])),
+    "skewed": (4, np.array([[4.0, 0, 0], [5.5, 4.0, 0], [-4.5, 3.0, 4.0]])),
+    "skewed and flat": (2, np.array([[5.0, 0, 0], [4.0, 1.5, 0], [2.0, -6.0, 7.0]])),
+    "skewed, one atom": (1, np.array([[2.6, 0, 0], [2.4, 3.0, 0], [-2.2, 1.5, 3.0]])),
+}
+
+
+@pytest.mark.parametrize("num_neighbors", [400, 12])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("seed", range(2))
+def test_geometry_equals_a_sum_over_an_independent_neighbour_list(cell, num_neighbors, seed):
+    """Sums over images against ase.neighborlist, with the reach of ``pair_geometry`` written out."""
     rng = np.random.default_rng(seed)
-    n, cutoff, num_radial, num_distances = 6, 4.0, 5, 9
-    lattice = symmetric_form(torch.tensor(5 * np.eye(3) + rng.normal(size=(3, 3)) * 0.7))
+    n, lattice = CELLS[cell]
+    lattice = lattice + rng.normal(size=(3, 3)) * 0.1
+    cutoff, num_radial, num_distances = 4.0, 5, 9
     frac = rng.random((n, 3))
     geometry = pair_geometry(
-        lattice[None], torch.tensor(frac)[None], torch.ones(1, n, dtype=torch.bool),
-        cutoff=cutoff, num_neighbors=200, num_radial=num_radial, num_distances=num_distances, num_harmonics=2,
+        torch.tensor(lattice)[None], torch.tensor(frac)[None], torch.ones(1, n, dtype=torch.bool),
+        cutoff=cutoff, num_neighbors=num_neighbors, num_radial=num_radial, num_distances=num_distances, num_harmonics=2,
     )  # fmt: skip
-    atoms = ase.Atoms("H6", scaled_positions=frac, cell=lattice.numpy(), pbc=True)
+    faces = [np.linalg.norm(np.cross(lattice[i - 2], lattice[i - 1])) for i in range(3)]
+    height = abs(np.linalg.det(lattice)) / max(faces)
+    atoms = ase.Atoms(f"H{n}", scaled_positions=frac, cell=lattice, pbc=True)
     i, j, d, vector = ase.neighborlist.neighbor_list("ijdD", atoms, cutoff)
+    reach = np.full(n, min(cutoff, 2.5 * height))
+    for atom in range(n):
+        nearest = np.sort(d[i == atom])
+        if len(nearest) > num_neighbors:
+            reach[atom] = min(reach[atom], nearest[num_neighbors] * (1 - 1e-5))
+    envelope = smooth_cutoff(torch.tensor(d / reach[i])).numpy()
+    assert (envelope > 0).any()
 
     def basis(number: int) -> np.ndarray:
         centres, width = np.linspace(0, cutoff, number), cutoff / (number - 1)
-        envelope = smooth_cutoff(torch.tensor(d / cutoff)).numpy()
         return np.exp(-0.5 * ((d[:, None] - centres) / width) ** 2) * envelope[:, None]
 
     radial, directed = np.zeros((n, n, num_distances)), np.zeros((n, n, 3, num_radial))
@@ -118,6 +141,27 @@ def test_geometry_equals_a_sum_over_an_independent_neighbour_list(seed):
     np.add.at(directed, (i, j), unit[:, :, None] * basis(num_radial)[:, None])
     np.testing.assert_allclose(geometry.radial[0].numpy(), radial, atol=1e-6)
     np.testing.assert_allclose(geometry.vector[0].numpy(), directed, atol=1e-6)
+
+
+def test_a_deeper_network_starts_as_the_same_function_and_can_learn():
+    network = awake()
+    deeper = network.deepened(4)
+    crystals = perfect_crystals()
+    noisy = CrystalProcess().corrupt(
+        crystals, torch.full((len(crystals),), 0.3).double(), generator=RandomStreams(0, range(len(crystals)))
+    )
+    t = torch.full((len(crystals),), 0.3).double()
+    a, b = network(noisy, t), deeper(noisy, t)
+    for name in ("lattice", "frac_coords", "species_logits"):
+        assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-12)
+    (b.lattice.square().sum() + b.frac_coords.square().sum() + b.species_logits.square().sum()).backward()
+    for new in (1, 2):
+        for part in ("aggregate", "vector_in", "update.2"):
+            gradient = deeper.get_parameter(f"layers.{new}.{part}.weight").grad
+            assert gradient is not None
+            assert gradient.any()
+    with pytest.raises(ValueError, match="deepened"):
+        network.deepened(2)
 
 
 def test_a_few_steps_of_training_lower_the_loss():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from druse_evaluate.cli import PotentialName
+from druse_evaluate.cli import Device, PotentialName
 from druse_evaluate.cli import app as evaluate_app
 from druse_generate.cli import (
     AsJson,
@@ -60,6 +60,7 @@ def discover(
     model: Model = None,
     reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
     potential: PotentialName = None,
+    device: Device = None,
     config: Settings = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -93,7 +94,9 @@ def discover(
             temperature=temperature,
             species_temperature=species_temperature,
         )
-        evaluation = evaluate_config.with_options(settings.evaluate, reference=reference, potential=potential)
+        evaluation = evaluate_config.with_options(
+            settings.evaluate, reference=reference, potential=potential, device=device
+        )
         with Display(quiet=quiet) as display:
             assessment = run(
                 out,

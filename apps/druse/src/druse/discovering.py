@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from druse_crystal.console import Display
-from druse_crystal.files import writable_folder
 from druse_crystal.io import ReadResult, write_cif_zip, write_extxyz
 from druse_crystal.manifest import Manifest
 from druse_evaluate.config import EvaluationConfig
@@ -28,6 +27,8 @@ def discover(
 ) -> Assessment:
     """Find new crystals: draw ``pool`` times as many as asked for, relax and judge the most promising ``num``.
 
+    The network runs on the device of the relaxation.
+
     Writes ``crystals.extxyz``, ``cifs.zip``, ``crystals.parquet``, ``metrics.json``, ``report.html`` and
     ``manifest.json``. What is finished is kept in ``generated.jsonl`` and ``relaxations.jsonl``; an interrupted call,
     made again, continues.
@@ -37,13 +38,16 @@ def discover(
     """
     from druse_energetics.potential import load_potential
     from druse_energetics.reference import load_reference
+    from druse_energetics.relaxation import make_relaxer
 
     relaxation = evaluation.relaxation
     check_relaxation(relaxation)
-    out = writable_folder(out)
     potential = load_potential(relaxation.potential, device=relaxation.device)
     reference = load_reference(evaluation.reference, potential=relaxation.potential)
-    draws = draw_into(out, model=model, config=generation, display=display, manifest=manifest)
+    relaxer = make_relaxer(
+        relaxation.potential, fmax=relaxation.fmax, max_steps=relaxation.max_steps, potential=potential
+    )
+    draws = draw_into(out, model=model, config=generation, display=display, manifest=manifest, device=relaxation.device)
     names = [f"druse-{draw.index:05d}" for draw in draws]
     crystals = [draw.crystal for draw in draws]
     if pool > 1:
@@ -74,6 +78,7 @@ def discover(
         display=display,
         manifest=manifest,
         reference=reference,
+        relaxer=relaxer,
         title=f"{num} crystals grown by Druse" + (f", the best of {len(draws)} drawn" if pool > 1 else ""),
     )
     write_crystals(out, assessment)

@@ -28,17 +28,20 @@ def read_inputs(paths: Sequence[Path], *, display: Display) -> list[ReadResult]:
     """Every structure in files, folders, zips and datasets; one that cannot be read has an error instead of a crystal.
 
     Raises:
-        ValueError: if a path does not exist, or nothing at all is found.
+        ValueError: if a path does not exist, nothing at all is found, or nothing of what is found can be read.
     """
+    names = ", ".join(str(path) for path in paths)
     results: list[ReadResult] = []
     for path in paths:
         for result in read_crystals(path):
             results.append(result)
             display.update("reading", len(results), len(results))
     if not results:
-        names = ", ".join(str(path) for path in paths)
         raise ValueError(f"there is no structure in {names}: give CIF, POSCAR, extxyz, JSON, zip or Parquet files")
     refused = [r for r in results if r.crystal is None]
+    if len(refused) == len(results):
+        several = f"none of {len(results)} structures in {names} can be read; the first is " if refused[1:] else ""
+        raise ValueError(f"{several}{refused[0].error}")
     for result in refused[:5]:
         display.warn(f"not read: {result.error}")
     if len(refused) > 5:
@@ -151,12 +154,12 @@ class _Funnel:
 
     def add(self, relaxation: Relaxation) -> None:
         """Count one."""
-        from druse_evaluation.assessment import DOUBTFUL, METASTABLE
+        from druse_evaluation.assessment import DOUBTFUL, JUDGED, METASTABLE
 
         self.added += 1
         self.counts[relaxation.status.replace("_", " ")] += 1
         crystal = relaxation.crystal
-        if self.reference is None or crystal is None:
+        if self.reference is None or crystal is None or relaxation.status not in JUDGED:
             return
         try:
             above = self.reference.energy_above_hull(crystal, relaxation.energy)

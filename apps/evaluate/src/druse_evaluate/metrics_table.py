@@ -23,7 +23,8 @@ def print_metrics(assessment: "Assessment", *, as_json: bool = False) -> None:
         return
     console = Console()
     console.print(metrics_table(measured))
-    console.print(summary.judge_sentence(assessment.metadata), style="dim", highlight=False)
+    said = f"{summary.judge_sentence(assessment.metadata)} {summary.calibration_gap(assessment)}".strip()
+    console.print(said, style="dim", highlight=False)
 
 
 def metrics_table(measured: Sequence["Measured"]) -> Table:

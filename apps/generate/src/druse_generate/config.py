@@ -21,6 +21,7 @@ class SamplerConfig:
         corrector_steps: Langevin steps before each predictor step.
         temperature: of coordinates and lattice, see ``WrappedVE.temperature``.
         species_temperature: see ``AbsorbingD3PM.temperature``.
+        remask: see ``AbsorbingD3PM.remask``; without correctors it does nothing.
     """
 
     grid: str = "fast"
@@ -28,6 +29,7 @@ class SamplerConfig:
     corrector_steps: int = 1
     temperature: float = 0.25
     species_temperature: float = 1.0
+    remask: float = 0.0
 
     def __post_init__(self):
         if self.grid not in _GRIDS:
@@ -40,6 +42,8 @@ class SamplerConfig:
             raise ValueError(f"the temperature is {self.temperature}, it must be a number and not negative")
         if not 0 < self.species_temperature < math.inf:
             raise ValueError(f"the temperature of the species is {self.species_temperature}, it must be positive")
+        if not 0 <= self.remask <= 1:
+            raise ValueError(f"remask is {self.remask}, it is a probability: it must lie between 0 and 1")
 
     @property
     def times(self) -> list[float]:
@@ -52,7 +56,7 @@ class SamplerConfig:
         return CrystalProcess(
             lattice=LatticeVP(temperature=self.temperature),
             frac_coords=WrappedVE(temperature=self.temperature),
-            species=AbsorbingD3PM(temperature=self.species_temperature),
+            species=AbsorbingD3PM(temperature=self.species_temperature, remask=self.remask),
         )
 
     @property

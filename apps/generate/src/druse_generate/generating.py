@@ -12,7 +12,7 @@ from druse_scores import Checkpoint
 
 from druse_generate.config import GenerateConfig
 
-_SIZE_STREAM = 1 << 63  # mixed into the seed, so that sizes and noise use different numbers
+_SIZES = 1 << 31  # added to the index of a crystal, so that sizes and noise use different numbers
 
 
 class TrainedElements:
@@ -45,21 +45,41 @@ class Draw:
     message: str = ""
 
 
+def allowed_sizes(checkpoint: Checkpoint, config: GenerateConfig) -> np.ndarray:
+    """Numbers of atoms that a crystal may have: those of the training data within the bounds, rising.
+
+    Raises:
+        ValueError: if the bounds leave those of the training data, or lie between two of them.
+    """
+    sizes = sorted(checkpoint.num_atoms)
+    low, high = config.num_atoms or (sizes[0], sizes[-1])
+    if low < sizes[0] or high > sizes[-1]:
+        raise ValueError(
+            f"cells of {_range(low, high)} atoms were asked for, the model knows cells of "
+            f"{_range(sizes[0], sizes[-1])} atoms: ask for a number or a range within these"
+        )
+    allowed = [n for n in sizes if low <= n <= high]
+    if not allowed:
+        raise ValueError(
+            f"no crystal of the training data has {_range(low, high)} atoms: ask for a range with one of "
+            f"{', '.join(map(str, sizes))}"
+        )
+    return np.array(allowed)
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def draw_sizes(checkpoint: Checkpoint, config: GenerateConfig, indices: Sequence[int]) -> np.ndarray:
     """Number of atoms of each crystal, from the training distribution within the bounds.
 
     Raises:
         ValueError: if no training crystal has a number of atoms within the bounds.
     """
-    sizes = np.array(sorted(checkpoint.num_atoms))
-    low, high = config.num_atoms or (sizes[0], sizes[-1])
-    if low < sizes[0] or high > sizes[-1]:
-        raise ValueError(f"the model knows cells of {sizes[0]} to {sizes[-1]} atoms, {low} to {high} were asked for")
-    allowed = sizes[(sizes >= low) & (sizes <= high)]
-    if len(allowed) == 0:
-        raise ValueError(f"no crystal of the training data has between {low} and {high} atoms")
+    allowed = allowed_sizes(checkpoint, config)
     weights = np.array([checkpoint.num_atoms[n] for n in allowed], dtype=float)
-    streams = RandomStreams(config.seed ^ _SIZE_STREAM, torch.tensor(indices))
+    streams = RandomStreams(config.seed, torch.tensor(indices) + _SIZES)
     uniform = streams.crystal_uniform(1).squeeze(-1).double().numpy()
     return allowed[np.searchsorted(np.cumsum(weights / weights.sum())[:-1], uniform)]
 

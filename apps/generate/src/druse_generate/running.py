@@ -11,7 +11,7 @@ from druse_crystal.manifest import Manifest, file_hash
 from druse_scores import load_checkpoint
 
 from druse_generate.config import GenerateConfig
-from druse_generate.generating import Draw, generate
+from druse_generate.generating import Draw, allowed_sizes, generate
 
 
 def draw_into(
@@ -26,6 +26,7 @@ def draw_into(
         ValueError: if the checkpoint is broken, the request impossible, or the folder holds another run.
     """
     checkpoint = load_checkpoint(model, device=device)
+    allowed_sizes(checkpoint, config)  # refuses the impossible before there is a folder
     model_hash = file_hash(model / "weights.safetensors")
     settings = asdict(config) | {"model": model_hash}
     # more crystals of the same run, or another batch size, give the same crystals

@@ -1,6 +1,7 @@
 """The order in which crystals are learnt: a pure function of the seed, so that a resumed run goes on where it was."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,14 +20,33 @@ _CHUNK = 4096  # crystals sorted by size at a time: keeps sizes alike within a b
 
 def as_batch(dataset: CrystalDataset) -> CrystalBatch:
     """All crystals of a dataset as one batch on the host, lattices in their symmetric form."""
-    crystals = dataset.crystals
-    packed = crystals if isinstance(crystals, PackedCrystals) else PackedCrystals.from_crystals(crystals)
+    packed = _packed(dataset)
     return CrystalBatch(
         lattice=symmetric_form(torch.tensor(packed.lattice)).float(),
         frac_coords=torch.tensor(packed.frac_coords).float() % 1.0,
         atomic_numbers=torch.tensor(packed.atomic_numbers),
         num_atoms=torch.tensor(packed.num_atoms),
     )
+
+
+def fingerprint(datasets: Iterable[CrystalDataset]) -> str:
+    """SHA-256 of the crystals of some datasets in their order; names, labels and the kind of file do not count."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        packed = _packed(dataset)
+        for values, kind in (
+            (packed.num_atoms, "<i8"),
+            (packed.atomic_numbers, "<i8"),
+            (packed.lattice, "<f8"),
+            (packed.frac_coords, "<f8"),
+        ):
+            digest.update(values.astype(kind).tobytes())
+    return digest.hexdigest()
+
+
+def _packed(dataset: CrystalDataset) -> PackedCrystals:
+    crystals = dataset.crystals
+    return crystals if isinstance(crystals, PackedCrystals) else PackedCrystals.from_crystals(crystals)
 
 
 class Place(NamedTuple):
@@ -72,12 +92,18 @@ class BatchStream(IterableDataset):
             batches += [chunk[bucket] for bucket in buckets]
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def __iter__(self) -> Iterator[tuple[Place, Tensor]]:
+    def mean_size(self) -> float:
+        """Crystals in a batch on average; batches of small crystals hold many more than those of large ones."""
+        return len(self.num_atoms) / len(self.epoch(0))
+
+    def __iter__(self) -> Iterator[tuple[Place, Tensor, int]]:
+        """The place after this step, this process's crystals, and how many crystals all processes take in the step."""
         epoch, index = self.start.epoch, self.start.index
         while True:
             batches = self.epoch(epoch)
             while index + self.world <= len(batches):
                 # the same number of batches for every process: a last few of an epoch may be left out
-                yield Place(epoch=epoch, index=index + self.world), torch.tensor(batches[index + self.rank])
+                step = batches[index : index + self.world]
                 index += self.world
+                yield Place(epoch=epoch, index=index), torch.tensor(step[self.rank]), sum(map(len, step))
             epoch, index = epoch + 1, 0

@@ -25,10 +25,10 @@ def fit(
     """Train a score network; Ctrl-C keeps everything, --resume goes on."""
     from druse_crystal.console import user_errors
     from druse_crystal.dataset import CrystalDataset, load_embedded
-    from druse_crystal.files import writable_folder, write_text
     from druse_crystal.manifest import Manifest, file_hash
-    from druse_crystal.settings import override, settings_text
+    from druse_crystal.settings import override
 
+    from druse_train.code_version import code_version
     from druse_train.config import read_recipe
     from druse_train.display import TrainingDisplay
     from druse_train.fitting import STATE
@@ -39,20 +39,18 @@ def fit(
         if data is not None:
             config = replace(config, data=replace(config.data, path=data.resolve()))
         config = override(config, max_hours=max_hours)
-        folder = writable_folder(out)
-        if not resume and (folder / STATE).exists():
-            raise ValueError(f"{folder} holds a run already: add --resume, or choose another --out")
+        if not resume and (out / STATE).exists():
+            raise ValueError(f"{out} holds a run already: add --resume, or choose another --out")
         path = config.data.path
         dataset = load_embedded() if path is None else CrystalDataset.read(path)
         digest = "" if path is None else file_hash(path)
-        card = {"data": "embedded" if path is None else {"file": path.name, "sha256": digest}}
-        write_text(folder / "recipe.yaml", settings_text(config))
+        card = {"data": "embedded" if path is None else {"file": path.name, "sha256": digest}, "code": code_version()}
         manifest = Manifest(seed=config.seed, settings={"recipe": asdict(config)})
         if path is not None:
             manifest.inputs[str(path)] = digest
         with TrainingDisplay(max_hours=config.max_hours) as display, manifest.stage("training"):
-            progress = run(config, dataset, folder, resume=resume, card=card, show=display.show)
+            progress = run(config, dataset, out, resume=resume, card=card, show=display.show)
         manifest.results |= {"steps": progress.step, "hours": progress.seconds / 3600, "best": progress.best}
-        manifest.write(folder / "manifest.json")
+        manifest.write(out / "manifest.json")
     if as_json:
         typer.echo(json.dumps(manifest.results))

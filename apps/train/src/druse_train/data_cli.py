@@ -24,37 +24,75 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that work at the sa
 def build(
     source: Annotated[
         Path,
-        typer.Option("--from", help="CSV with a cif column, folder or zip of CIFs, extxyz, JSON, POSCAR or dataset."),
+        typer.Option(
+            "--from",
+            help="CSV with a cif column, folder or zip of CIFs, extxyz, JSON, POSCAR, dataset, or Parquet with columns "
+            "cell_abc_angles, frac_coords and atomic_numbers.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     max_atoms: Annotated[int, typer.Option(min=1, help="Refuse larger primitive cells.")] = 20,
+    where: Annotated[str | None, typer.Option(help="Only structures of which this column is true.")] = None,
+    without_elements: Annotated[str, typer.Option(help="No structures with these elements, such as He,Ne.")] = "",
+    leave_out: Annotated[
+        Path | None, typer.Option(help="No structures with these ids: a text file, one a line.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Keep these labels, such as e_form,band_gap; else all.")] = None,
     val: Annotated[float, typer.Option(help="Share of the formulas for validation.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share of the formulas for testing.")] = 0.1,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Formulas that are for testing, before all else: a text file, one a line, or 'public' for those that "
+            "public benchmarks hold out."
+        ),
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the data, kept in the file.")] = "",
     level_of_theory: Annotated[str, typer.Option(help="How the labels were computed, kept in the file.")] = "",
     workers: Workers = os.cpu_count() or 1,
 ):
     """Make a dataset of your own structures; what is refused is listed with its reason beside the file."""
-    from druse_train.dataset_build import build_dataset, write_refused
+    from druse_train.dataset_build import NothingLeft, build_dataset, write_refused
+    from druse_train.embedded import held_out_formulas
+    from druse_train.parquet_table import structures
+    from druse_train.selection import Selection, parse_elements, parse_words, read_formulas, read_words
 
     with user_errors("druse-train data build", when_stopped=NOTHING):
         if out.suffix != ".parquet":
             raise ValueError(f"--out {out} must end with .parquet")
+        selection = Selection(
+            where=where,
+            without=parse_elements(without_elements),
+            leave_out=frozenset() if leave_out is None else read_words(leave_out),
+        )
+        formulas: frozenset[str] = frozenset()
+        if held_out is not None:
+            formulas = held_out_formulas() if held_out == "public" else read_formulas(Path(held_out))
+        structures(source)  # refuses what cannot be read before there is a folder
         writable_folder(out.parent)
         known = {"licence": licence, "level_of_theory": level_of_theory}
+        beside = out.with_suffix(".refused.csv")
         with _progress() as progress:
             task = progress.add_task("standardising", total=None)
-            dataset, refused = build_dataset(
-                source,
-                max_atoms=max_atoms,
-                val=val,
-                test=test,
-                workers=workers,
-                metadata={key: value for key, value in known.items() if value},
-                on_progress=lambda count: progress.advance(task, count),
-            )
+            try:
+                dataset, refused = build_dataset(
+                    source,
+                    max_atoms=max_atoms,
+                    selection=selection,
+                    labels=None if labels is None else parse_words(labels),
+                    val=val,
+                    test=test,
+                    held_out=formulas,
+                    workers=workers,
+                    metadata={key: value for key, value in known.items() if value},
+                    on_progress=lambda count: progress.advance(task, count),
+                )
+            except NothingLeft as error:
+                if not error.refused:
+                    raise
+                write_refused(beside, error.refused)
+                raise ValueError(f"{error} (all reasons: {beside})") from error
         dataset.write(out)
-        beside = out.with_suffix(".refused.csv")
         write_refused(beside, refused)
     typer.echo(f"{len(dataset)} structures in {out}, {len(refused)} refused (why: {beside})")
 

@@ -4,28 +4,47 @@ import csv
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from druse_crystal.composition import reduced_formula
 from druse_crystal.dataset import CrystalDataset, split_by_formula
-from druse_crystal.documents import Document, documents
+from druse_crystal.documents import Document
 from druse_crystal.files import replacing
 from druse_crystal.io import ReadResult, parse
 
+from druse_train.parquet_table import structures
+from druse_train.selection import Selection
 from druse_train.standard_form import MAX_ATOMS, MIN_DISTANCE, Candidate, in_parallel, standardize_candidate
 
+EVERYTHING = Selection()
 NO_LABELS = frozenset({"id", "material_id", "entry_id", "name", "split", "formula", "num_atoms", ""})
+
+
+class NothingLeft(ValueError):
+    """No structure of a source was taken.
+
+    Attributes:
+        refused: all that were refused, with the reasons.
+    """
+
+    def __init__(self, message: str, refused: list[Candidate]):
+        super().__init__(message)
+        self.refused = refused
 
 
 def build_dataset(
     path: Path,
     *,
     max_atoms: int = MAX_ATOMS,
+    selection: Selection = EVERYTHING,
+    labels: tuple[str, ...] | None = None,
     val: float = 0.1,
     test: float = 0.1,
+    held_out: frozenset[str] = frozenset(),
     workers: int = 1,
     metadata: dict[str, Any] | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -36,10 +55,13 @@ def build_dataset(
     become its labels. Every structure is reduced to its primitive Niggli cell in the form that the models learn.
 
     Args:
-        path: whatever ``druse_crystal.io.read_crystals`` reads.
+        path: whatever ``druse_train.parquet_table.structures`` reads.
         max_atoms: larger primitive cells are refused.
+        selection: which structures are wanted; the others are counted and left out, they are not refused.
+        labels: names of the labels to keep; None: all.
         val: share of the reduced formulas for validation.
         test: share of the reduced formulas for testing.
+        held_out: reduced formulas that are for testing, before anything else is decided.
         workers: processes that parse and standardise.
         metadata: source, licence, level of theory: what the owner of the data knows.
         on_progress: called with the number of structures finished since the last call.
@@ -48,32 +70,47 @@ def build_dataset(
         The dataset, and what was refused with the reasons.
 
     Raises:
-        ValueError: if the path cannot be read, an option is out of range, or no structure is left.
+        NothingLeft: if no structure is left.
+        ValueError: if the path cannot be read, an option is out of range, or no structure has one of the labels.
     """
     if max_atoms < 1:
         raise ValueError(f"max_atoms must be at least 1, not {max_atoms}")
     split_by_formula([], val=val, test=test)  # refuses bad shares before the work, not after it
-    work = functools.partial(_candidates, max_atoms=max_atoms)
-    found = _with_unique_ids(in_parallel(work, documents(path), workers=workers, on_progress=on_progress))
+    work = functools.partial(_candidates, max_atoms=max_atoms, selection=selection)
     kept: list[Candidate] = []
     refused: list[Candidate] = []
-    for candidate in found:
+    left_out: Counter[str] = Counter()
+    first: dict[str, str] = {}  # source of every id
+    for found in in_parallel(work, structures(path), workers=workers, on_progress=on_progress):
+        if isinstance(found, str):
+            left_out[found] += 1
+            continue
+        candidate = _unless_known(found, first)
         (refused if candidate.crystal is None else kept).append(candidate)
     if not kept:
-        first = f", the first because {refused[0].refusal}" if refused else ""
-        raise ValueError(f"{path}: no structure is left, {len(refused)} were refused{first}")
+        reasons = [f"{count} left out by {option}" for option, count in left_out.items()]
+        if refused:
+            reasons.append(f"{len(refused)} were refused, the first because {refused[0].refusal}")
+        raise NothingLeft(f"{path}: no structure is left, {' and '.join(reasons) or 'it holds none'}", refused)
 
     crystals = [candidate.crystal for candidate in kept if candidate.crystal is not None]
     formulas = [reduced_formula(crystal) for crystal in crystals]
-    split = split_by_formula(formulas, val=val, test=test)
-    names = sorted({name for candidate in kept for name in candidate.labels})
+    split = split_by_formula(formulas, val=val, test=test, held_out=held_out)
+    names = _label_names(kept, labels)
+    filters = f"at most {max_atoms} atoms in the primitive cell; no two atoms closer than {MIN_DISTANCE} Å"
     metadata = {
         "source": path.name,
         **(metadata or {}),
         "recipe": "druse-train data build",
-        "filters": f"at most {max_atoms} atoms in the primitive cell; no two atoms closer than {MIN_DISTANCE} Å",
-        "split": f"by reduced formula, {val:g} val, {test:g} test",
-        "counts": {"structures": len(kept), "refused": len(refused), **Counter(split.tolist())},
+        "filters": "; ".join([filters, *([str(selection)] if str(selection) else [])]),
+        "split": f"by reduced formula, {val:g} val, {test:g} test"
+        + (f", {len(held_out)} held-out formulas to test before" if held_out else ""),
+        "counts": {
+            "structures": len(kept),
+            "refused": len(refused),
+            "left_out": dict(left_out),
+            **Counter(split.tolist()),
+        },
     }
     dataset = CrystalDataset(
         ids=[candidate.id for candidate in kept],
@@ -83,6 +120,14 @@ def build_dataset(
         metadata=metadata,
     )
     return dataset, refused
+
+
+def _label_names(kept: list[Candidate], asked: tuple[str, ...] | None) -> list[str]:
+    there = {name for candidate in kept for name in candidate.labels}
+    for name in asked or ():
+        if name not in there:
+            raise ValueError(f"no structure has the label {name!r}: choose among {', '.join(sorted(there)) or 'none'}")
+    return sorted(there) if asked is None else list(asked)
 
 
 def write_refused(path: Path, refused: list[Candidate]) -> None:
@@ -116,9 +161,13 @@ def _label_summary(values: np.ndarray) -> dict[str, float | int]:
     return {"known": len(known), "min": low, "median": median, "max": high}
 
 
-def _candidates(some: tuple[Document, ...], *, max_atoms: int) -> list[Candidate]:
+def _candidates(some: tuple[Document, ...], *, max_atoms: int, selection: Selection) -> list[Candidate | str]:
+    """Candidates; for a structure that is not wanted, the option that says so."""
     results = (result for document in some for result in parse(document))
-    return [standardize_candidate(_candidate(result), max_atoms=max_atoms) for result in results]
+    return [
+        selection.objection(result) or standardize_candidate(_candidate(result), max_atoms=max_atoms)
+        for result in results
+    ]
 
 
 def _candidate(result: ReadResult) -> Candidate:
@@ -136,16 +185,12 @@ def _candidate(result: ReadResult) -> Candidate:
     )
 
 
-def _with_unique_ids(candidates: Iterator[Candidate]) -> Iterator[Candidate]:
-    """Refuse a structure whose id another one has already."""
-    first: dict[str, str] = {}
-    for candidate in candidates:
-        if candidate.crystal is not None and candidate.id in first:
-            reason = (
-                f"the id {candidate.id!r} belongs to {first[candidate.id]} already: give every structure its own id"
-            )
-            yield Candidate(id=candidate.id, source=candidate.source, crystal=None, refusal=reason)
-            continue
-        if candidate.crystal is not None:
-            first[candidate.id] = candidate.source
-        yield candidate
+def _unless_known(candidate: Candidate, first: dict[str, str]) -> Candidate:
+    """The candidate, refused if its id is in ``first`` already, which then gets it."""
+    if candidate.crystal is None:
+        return candidate
+    if candidate.id in first:
+        reason = f"the id {candidate.id!r} belongs to {first[candidate.id]} already: give every structure its own id"
+        return replace(candidate, crystal=None, refusal=reason)
+    first[candidate.id] = candidate.source
+    return candidate

@@ -15,14 +15,16 @@ import torch
 from druse_crystal import CrystalBatch
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
+from druse_crystal.files import writable_folder, write_text
+from druse_crystal.settings import settings_text
 from druse_diffusion import CrystalProcess, RandomStreams, training_loss
 from druse_scores import Checkpoint, PairNetwork, has_bfloat16, load_checkpoint, save_checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from druse_train.batches import BatchStream, Place, as_batch
+from druse_train.batches import BatchStream, Place, as_batch, fingerprint
 from druse_train.config import FitConfig, OptimizerConfig
-from druse_train.state import Progress, apply_moments, load_state, save_state
+from druse_train.state import Origin, Progress, State, apply_moments, check_origin, load_state, save_state
 
 FIELDS = ("lattice", "frac_coords", "species")
 VALIDATION_SEED = 2**32 - 1
@@ -36,6 +38,16 @@ def make_optimizer(network: PairNetwork, config: OptimizerConfig) -> torch.optim
     """AdamW over all parameters, its update in one kernel."""
     return torch.optim.AdamW(
         network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def make_stream(config: FitConfig, train: CrystalBatch) -> BatchStream:
+    """All training crystals in the order of the recipe's seed."""
+    return BatchStream(
+        num_atoms=train.num_atoms.numpy(),
+        pair_budget=config.data.pair_budget,
+        max_batch=config.data.max_batch,
+        seed=config.seed,
     )
 
 
@@ -53,6 +65,7 @@ class DiffusionModule(lightning.LightningModule):
         super().__init__()
         self.config, self.progress = config, progress
         self.train_data, self.validation_data = train, validation
+        self.mean_batch = make_stream(config, train).mean_size()
         self.process = CrystalProcess()
         torch.manual_seed(config.seed)
         self.network = PairNetwork(config.network)
@@ -68,14 +81,18 @@ class DiffusionModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Choose the precision of matrix products, now that the device is known; read the clock."""
         self.agree_on_time()
+        self.average = {name: value.to(self.device) for name, value in self.average.items()}
         asked = self.config.mixed_precision
         self.network.mixed_precision = has_bfloat16(self.device) if asked is None else asked
 
-    def training_step(self, batch: tuple[Place, Tensor], _: int) -> Tensor:
-        """Mean loss of one batch; the noise of a crystal depends on seed, epoch and crystal alone."""
-        place, index = batch
+    def training_step(self, batch: tuple[Place, Tensor, int], _: int) -> Tensor:
+        """Loss summed over one batch, per crystal of a mean batch: every crystal of the data weighs the same.
+
+        The noise of a crystal depends on seed, epoch and crystal alone.
+        """
+        place, index, seen = batch
         clean = self.train_data.select(index)
-        streams = RandomStreams((self.config.seed << 32) + place.epoch, index)
+        streams = RandomStreams((self.config.seed << 32) + place.epoch, index, device=self.device)
         losses = training_loss(
             self.process,
             self.network,
@@ -85,8 +102,8 @@ class DiffusionModule(lightning.LightningModule):
             generator=streams,
         )
         self.recent.append(torch.stack([getattr(losses, name).detach().mean() for name in FIELDS]))
-        self.under_way = (place, len(index) * self.trainer.world_size)
-        return losses.total.mean()
+        self.under_way = (place, seen)
+        return losses.total.sum() / self.mean_batch
 
     def advance(self) -> None:
         """Count an optimiser step and move the average of the weights."""
@@ -103,16 +120,19 @@ class DiffusionModule(lightning.LightningModule):
         hours = torch.tensor(self.progress.seconds / 3600, device=self.device)
         self.hours = float(self.trainer.strategy.reduce(hours, reduce_op="mean"))
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW; the learning rate is a function of step and hours."""
-        optimizer = make_optimizer(self.network, self.config.optimizer)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.rate())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW."""
+        return make_optimizer(self.network, self.config.optimizer)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the learning rate, a function of the steps and hours that are done: a resumed run has the same."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate()
 
     def rate(self) -> float:
-        """Learning rate over its largest value."""
+        """Learning rate of the next step."""
         c = self.config.optimizer
-        rate = min(1.0, (self.progress.step + 1) / max(1, c.warmup_steps))
+        rate = c.lr * min(1.0, (self.progress.step + 1) / max(1, c.warmup_steps))
         if c.decay_start_hours is not None and self.config.max_hours is not None:
             done = (self.hours - c.decay_start_hours) / max(1e-9, self.config.max_hours - c.decay_start_hours)
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
@@ -132,7 +152,7 @@ class DiffusionModule(lightning.LightningModule):
             self.network,
             clean,
             weights=self.config.weights,
-            generator=RandomStreams(VALIDATION_SEED, index),
+            generator=RandomStreams(VALIDATION_SEED, index, device=self.device),
         )
         sums = [getattr(losses, name).sum() for name in (*FIELDS, "total")]
         self.sums += torch.stack(sums).cpu()
@@ -159,10 +179,10 @@ class Recorder(lightning.Callback):
         self,
         folder: Path,
         card: dict[str, Any],
-        earlier: list[dict[str, Any]],
+        origin: Origin,
         show: Callable[[str, dict[str, float]], None],
     ):
-        self.folder, self.card, self.earlier, self.show = folder, card, earlier, show
+        self.folder, self.card, self.origin, self.show = folder, card, origin, show
         self.saved = self.mark = time.monotonic()
 
     def on_train_start(self, *_: Any) -> None:
@@ -226,6 +246,7 @@ class Recorder(lightning.Callback):
             average=module.average,
             optimizer=trainer.optimizers[0].state_dict(),
             progress=module.progress,
+            origin=self.origin,
         )
         self.write_checkpoint(module, self.folder / "last", {})
         self.saved = time.monotonic()
@@ -242,7 +263,7 @@ class Recorder(lightning.Callback):
             "crystals_seen": progress.seen,
             "hours": round(progress.seconds / 3600, 3),
         }
-        runs = [*self.earlier, run]
+        runs = [*(self.origin.runs or []), run]
         provenance: dict[str, Any] = {name: round(sum(r[name] for r in runs), 3) for name in COUNTS} | {"runs": runs}
         if losses:
             provenance["validation"] = {name: round(value, 5) for name, value in losses.items()}
@@ -280,44 +301,49 @@ def fit(
     Args:
         config: the recipe.
         dataset: with a train and a val split.
-        folder: where ``best``, ``last``, ``state.safetensors`` and ``log.csv`` go.
+        folder: where ``recipe.yaml``, ``best``, ``last``, ``state.safetensors`` and ``log.csv`` go; nothing is written
+            there before everything has been checked.
         resume: continue from the folder's state.
-        card: the data; goes into the provenance of every checkpoint.
+        card: data and code; goes into the provenance of every checkpoint.
         show: called with news about training and validation.
 
     Returns:
         how far it came.
 
     Raises:
-        ValueError: if a split is empty, or the state does not fit the recipe.
+        ValueError: if a split is empty, the state does not fit recipe and data, or the folder cannot be written to.
     """
     small = dataset.num_atoms <= config.data.max_atoms
     parts = {name: dataset.select(np.flatnonzero(small & (dataset.split == name))) for name in ("train", "val")}
     for name, part in parts.items():
         if len(part) == 0:
             raise ValueError(
-                f"the dataset has no crystals with at most {config.data.max_atoms} atoms in split {name!r}"
+                f"the dataset has no crystals with at most {config.data.max_atoms} atoms in split {name!r}: raise "
+                "data.max_atoms, or build the dataset with a share for each split (`druse-train data build`)"
             )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
-    start, earlier = _start(config, folder, resume=resume)
+    state = load_state(folder / STATE) if resume else None
+    start, runs = _start(config) if state is None else (None, _runs_behind(state, config, folder))
+    origin = Origin(seed=config.seed, data=fingerprint(parts.values()), runs=runs)
     module = DiffusionModule(config, as_batch(parts["train"]), as_batch(parts["val"]), Progress(), start)
-    moments = None
-    if resume:
-        weights, average, moments, module.progress = load_state(folder / STATE)
+    if state is not None:
+        check_origin(folder / STATE, state.origin, origin)
         try:
-            module.network.load_state_dict(weights)
+            module.network.load_state_dict(state.weights)
         except RuntimeError as error:
-            raise ValueError(f"{folder / STATE} holds another network than the recipe asks for") from error
-        module.average = average
+            raise ValueError(
+                f"{folder / STATE} holds another network than the recipe asks for: resume with the recipe.yaml beside "
+                "it, or choose another --out"
+            ) from error
+        module.average, module.progress = state.average, state.progress
 
     class Resumed(lightning.Callback):
         def on_train_start(self, trainer, _) -> None:
-            if moments is not None:
-                apply_moments(trainer.optimizers[0], moments)
+            if state is not None:
+                apply_moments(trainer.optimizers[0], state.moments)
 
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -325,7 +351,7 @@ def fit(
         max_steps=-1 if config.max_steps is None else max(0, config.max_steps - module.progress.step),
         max_epochs=-1,
         gradient_clip_val=config.optimizer.gradient_clip,
-        callbacks=[Resumed(), Recorder(folder, card, earlier, show)],
+        callbacks=[Resumed(), Recorder(folder, card, origin, show)],
         logger=_tensorboard(folder) if config.tensorboard else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -335,17 +361,15 @@ def fit(
         check_val_every_n_epoch=None,
         use_distributed_sampler=False,
     )
-    stream = BatchStream(
-        num_atoms=parts["train"].num_atoms,
-        pair_budget=config.data.pair_budget,
-        max_batch=config.data.max_batch,
-        seed=config.seed,
+    stream = replace(
+        make_stream(config, module.train_data),
         start=module.progress.place,
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
     buckets = size_buckets(parts["val"].num_atoms, pair_budget=config.data.pair_budget, max_batch=config.data.max_batch)
     validation: Any = [torch.tensor(bucket) for bucket in buckets]  # a list is a dataset to torch
+    write_text(writable_folder(folder) / "recipe.yaml", settings_text(config))
     trainer.fit(
         module,
         train_dataloaders=DataLoader(stream, batch_size=None, collate_fn=_unchanged),
@@ -354,20 +378,30 @@ def fit(
     return replace(module.progress)
 
 
-def _start(config: FitConfig, folder: Path, *, resume: bool) -> tuple[PairNetwork | None, list[dict[str, Any]]]:
-    """The network that a run starts from, if any, and the runs behind it, for the provenance of all checkpoints.
-
-    A resumed run needs only the latter, and has them in its own latest checkpoint.
-    """
+def _start(config: FitConfig) -> tuple[PairNetwork | None, list[dict[str, Any]]]:
+    """The network that a run starts from, if any, and the runs behind it, for the provenance of all checkpoints."""
     if config.init_from is None:
         return None, []
-    if resume:
-        last = folder / "last"
-        return None, load_checkpoint(last).provenance.get("runs", [])[:-1] if last.exists() else []
     checkpoint = load_checkpoint(config.init_from)
-    if checkpoint.network.config != config.network:
-        raise ValueError(f"init_from: {config.init_from} holds another network than the recipe asks for")
-    return checkpoint.network, checkpoint.provenance.get("runs", [])
+    network, asked = checkpoint.network, config.network.num_layers
+    if 2 <= network.config.num_layers < asked:
+        network = network.deepened(asked)
+    if network.config != config.network:
+        raise ValueError(
+            f"init_from: {config.init_from} holds another network than the recipe asks for; "
+            "only num_layers may be larger in the recipe"
+        )
+    return network, checkpoint.provenance.get("runs", [])
+
+
+def _runs_behind(state: State, config: FitConfig, folder: Path) -> list[dict[str, Any]]:
+    """The runs behind a resumed one; a state of before they were kept there has them in its latest checkpoint."""
+    if state.origin.runs is not None:
+        return state.origin.runs
+    last = folder / "last"
+    if config.init_from is None or not last.exists():
+        return []
+    return load_checkpoint(last).provenance.get("runs", [])[:-1]
 
 
 def _unchanged(batch: Any) -> Any:

@@ -4,7 +4,7 @@ import ase
 import numpy as np
 from pymatgen.core import DummySpecies, Element, Lattice, Structure
 
-from druse_crystal.crystal import Crystal
+from druse_crystal.crystal import MAX_LENGTH, Crystal
 
 
 def to_pymatgen(crystal: Crystal) -> Structure:
@@ -28,7 +28,7 @@ def from_pymatgen(structure: Structure) -> Crystal:
                 "for example with pymatgen's OrderDisorderedStructureTransformation"
             )
         if isinstance(site.specie, DummySpecies):
-            raise ValueError(f"site {i + 1} holds {site.species_string!r}, which is no chemical element")
+            raise ValueError(f"site {i + 1} holds {site.specie.symbol!r}, which is no chemical element")
     return Crystal(
         lattice=structure.lattice.matrix,
         frac_coords=structure.frac_coords.reshape(-1, 3),
@@ -52,7 +52,7 @@ def from_ase(atoms: ase.Atoms) -> Crystal:
     if not atoms.pbc.all():
         raise ValueError("the structure is not periodic in all three directions: give it a cell and pbc='T T T'")
     cell = np.array(atoms.cell.array, dtype=np.float64)
-    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) == 0:
+    if not (np.abs(cell) <= MAX_LENGTH).all() or abs(np.linalg.det(cell)) == 0:
         frac_coords = np.zeros((len(atoms), 3))  # Crystal names what is wrong with the cell
     else:
         frac_coords = np.linalg.solve(cell.T, atoms.positions.T).T

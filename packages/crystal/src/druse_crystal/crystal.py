@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 MAX_ATOMIC_NUMBER = 118
+MAX_LENGTH = 1e9  # Å, of a component of a lattice vector: ten centimetres; nothing overflows below it
 MIN_VOLUME_PER_CELL = 0.1  # Å³; below this no atom fits (MatterGen's structural validity uses the same bound)
 
 
@@ -19,8 +20,8 @@ class Crystal:
         atomic_numbers: (n,) from 1 to 118.
 
     Raises:
-        ValueError: if shapes disagree, a number is not finite, the cell has (nearly) no volume, there is no atom or an
-            atomic number does not exist. The sentence says which.
+        ValueError: if shapes disagree, a number is not finite, the cell has (nearly) no volume or is longer than any
+            crystal's, there is no atom or an atomic number is no integer or does not exist. The sentence says which.
     """
 
     lattice: Float64[np.ndarray, "3 3"]
@@ -30,7 +31,7 @@ class Crystal:
     def __post_init__(self):
         lattice = np.array(self.lattice, dtype=np.float64)
         frac_coords = np.array(self.frac_coords, dtype=np.float64)
-        atomic_numbers = np.array(self.atomic_numbers, dtype=np.int64)
+        atomic_numbers = np.array(self.atomic_numbers)
         if lattice.shape != (3, 3):
             raise ValueError(f"lattice has shape {lattice.shape}, it must be (3, 3)")
         if frac_coords.ndim != 2 or frac_coords.shape[1] != 3:
@@ -45,12 +46,20 @@ class Crystal:
             raise ValueError("lattice holds a number that is not finite")
         if not np.isfinite(frac_coords).all():
             raise ValueError("frac_coords holds a number that is not finite")
+        if np.abs(lattice).max() > MAX_LENGTH:
+            longest = np.abs(lattice).max()
+            raise ValueError(
+                f"a lattice vector has a component of {longest:.3g} Å, it must be at most {MAX_LENGTH:,.0f} Å"
+            )
         volume = abs(np.linalg.det(lattice))
         if volume < MIN_VOLUME_PER_CELL:
             raise ValueError(f"the cell has a volume of {volume:.3g} Å³, it must be at least {MIN_VOLUME_PER_CELL} Å³")
+        if atomic_numbers.dtype.kind not in "iu":
+            atomic_numbers = _whole(atomic_numbers)
         wrong = (atomic_numbers < 1) | (atomic_numbers > MAX_ATOMIC_NUMBER)
         if wrong.any():
-            raise ValueError(f"no element has atomic number {atomic_numbers[wrong][0]}")
+            raise ValueError(f"no element has atomic number {atomic_numbers[wrong][0]:g}")
+        atomic_numbers = atomic_numbers.astype(np.int64)
         frac_coords = frac_coords % 1.0
         frac_coords[frac_coords >= 1.0] = 0.0  # -1e-18 % 1.0 rounds to 1.0
         for name, value in (("lattice", lattice), ("frac_coords", frac_coords), ("atomic_numbers", atomic_numbers)):
@@ -78,3 +87,19 @@ class Crystal:
     def replace(self, **changes) -> "Crystal":
         """A new crystal with some fields changed."""
         return replace(self, **changes)
+
+
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of another type than integer, as floats without a fraction.
+
+    Raises:
+        ValueError: for the first that is no integer.
+    """
+    for number in numbers.tolist():
+        try:
+            whole = float(number).is_integer()
+        except (TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise ValueError(f"the atomic number {number!r} is no integer")
+    return numbers.astype(np.float64)

@@ -11,9 +11,9 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from druse_crystal.crystal import Crystal
@@ -34,6 +34,8 @@ _KIND_OF_SUFFIX = {
     ".zip": "zip",
 }
 _OWN_CRYSTALS = ("crystals.extxyz", "relaxed.extxyz")
+_UNCLEAR = f"holds results of Druse, but neither {' nor '.join(_OWN_CRYSTALS)}: name the file to read, or move it away"
+_PACKED = {"zip": "an archive", "parquet": "a dataset"}
 _UNPACKING_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -67,7 +69,8 @@ class Document:
 def documents(path: str | os.PathLike) -> Iterator[Document]:
     """The documents of a file, an archive or a folder (all of its sub-folders, in natural order).
 
-    A folder that a Druse command wrote holds the same crystals in several formats: only its extxyz file is read.
+    A folder that a Druse command wrote, at any depth, holds the same crystals in several formats: only its extxyz file
+    is read. The same goes for such a folder inside an archive.
 
     Raises:
         ValueError: at once, if the path does not exist, is of no known format, or is a folder without any such file.
@@ -75,37 +78,57 @@ def documents(path: str | os.PathLike) -> Iterator[Document]:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist: check the path")
-    if path.is_dir() and _is_own(path / "manifest.json"):
-        path = _own_crystals(path)
     if path.is_dir():
-        found = [
-            file for file in path.rglob("*") if file.is_file() and _visible(file.relative_to(path)) and kind_of(file)
-        ]
-        if not found:
+        names = (PurePosixPath(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file())
+        found, unclear = _chosen(names, lambda name: _is_own((path / name).read_bytes))
+        if PurePosixPath() in unclear:
+            raise ValueError(f"{path} {_UNCLEAR}")
+        if not found and not unclear:
             raise ValueError(f"{path} holds no structure files: it needs one of {FORMATS}")
-        found.sort(key=lambda file: natural_key(file.relative_to(path).as_posix()))
-        return (d for file in found for d in _of_file(file, file.relative_to(path).as_posix()))
+        return (
+            document
+            for name in sorted([*found, *unclear], key=lambda name: natural_key(str(name)))
+            for document in ([_unclear(name, str(name))] if name in unclear else _of_file(path / name, str(name)))
+        )
     if kind_of(path) is None:
         raise ValueError(f"{path} is of no known format: name it by its content, one of {FORMATS}")
     return _of_file(path, path.name)
 
 
-def _is_own(manifest: Path) -> bool:
-    """Whether this is the manifest of a Druse command."""
+def _chosen(
+    names: Iterable[PurePosixPath], is_own: Callable[[PurePosixPath], bool]
+) -> tuple[list[PurePosixPath], set[PurePosixPath]]:
+    """The files to read, and the folders of Druse's results without a file of crystals.
+
+    Args:
+        names: of all files, relative to the folder or archive that was given.
+        is_own: whether a ``manifest.json`` is one of a Druse command.
+    """
+    names = [name for name in names if _visible(name)]
+    own = {name.parent for name in names if name.name == "manifest.json" and is_own(name)}
+    own = {folder for folder in own if own.isdisjoint(folder.parents)}  # results inside of results are part of them
+    found = [name for name in names if kind_of(name) and own.isdisjoint(name.parents)]
+    there, unclear = set(names), set()
+    for folder in own:
+        crystals = next((folder / name for name in _OWN_CRYSTALS if folder / name in there), None)
+        if crystals is None:
+            unclear.add(folder)
+        else:
+            found.append(crystals)
+    return found, unclear
+
+
+def _is_own(read: Callable[[], bytes]) -> bool:
+    """Whether these are the bytes of the manifest of a Druse command."""
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read())
+    except _UNPACKING_ERRORS:  # those of a plain file and of JSON nested too deeply are among them
         return False
     return isinstance(content, dict) and {"command", "versions", "timings"} <= content.keys()
 
 
-def _own_crystals(folder: Path) -> Path:
-    for name in _OWN_CRYSTALS:
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(
-        f"{folder} holds results of Druse, but neither {' nor '.join(_OWN_CRYSTALS)}: name the file to read"
-    )
+def _unclear(folder: PurePosixPath, source: str) -> Document:
+    return Document(source=source, kind="error", content=f"the folder {folder.name} {_UNCLEAR}")
 
 
 def kind_of(path: PurePath) -> str | None:
@@ -145,19 +168,36 @@ def _of_zip(file: Path, source: str) -> Iterator[Document]:
     except zipfile.BadZipFile as error:
         raise ValueError("it is not a zip archive or is damaged: fetch or pack it again") from error
     with archive:
-        members = [m for m in archive.infolist() if not m.is_dir() and _visible(PurePath(m.filename))]
-        members = [m for m in members if kind_of(PurePath(m.filename)) not in (None, "zip", "parquet")]
-        if not members:
+        members = [(PurePosixPath(m.filename), m) for m in archive.infolist() if not m.is_dir()]
+        by_name = dict(members)
+        found, unclear = _chosen(by_name, lambda name: _is_own(lambda: archive.read(by_name[name])))
+        if not found and not unclear:
             raise ValueError("it holds no structure files: pack CIF, POSCAR, extxyz, JSON or CSV files")
-        for member in sorted(members, key=lambda m: natural_key(m.filename)):
-            name = f"{source}/{member.filename}"
-            try:
-                data = archive.read(member)
-            except _UNPACKING_ERRORS as error:
-                message = f"it cannot be unpacked ({error}): pack the archive again"
-                yield Document(source=name, kind="error", content=message)
-                continue
-            yield from _of_text(str(kind_of(PurePath(member.filename))), data, name)
+        if PurePosixPath() in unclear:
+            raise ValueError(f"it {_UNCLEAR}")
+        for folder in sorted(unclear):
+            yield _unclear(folder, f"{source}/{folder}")
+        wanted = set(found)
+        for path, member in sorted(members, key=lambda pair: natural_key(pair[1].filename)):
+            if path in wanted:
+                yield from _of_member(archive, member, f"{source}/{member.filename}")
+
+
+def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str) -> Iterator[Document]:
+    kind = str(kind_of(PurePosixPath(member.filename)))
+    if kind in _PACKED:
+        message = f"it is {_PACKED[kind]} inside an archive, which is not opened: unpack it first"
+        yield Document(source=source, kind="error", content=message)
+        return
+    try:
+        data = archive.read(member)
+    except _UNPACKING_ERRORS as error:
+        yield Document(source=source, kind="error", content=f"it cannot be unpacked ({error}): pack the archive again")
+        return
+    try:
+        yield from _of_text(kind, data, source)
+    except ValueError as error:
+        yield Document(source=source, kind="error", content=str(error))
 
 
 def _of_text(kind: str, data: bytes, source: str) -> Iterator[Document]:
@@ -202,6 +242,8 @@ def _entries(text: str, source: str) -> Iterator[Document]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON (line {error.lineno}: {error.msg}): export it again") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply for a structure: write `Structure.as_dict()`") from error
     if isinstance(data, dict) and not _is_structure(data) and "structure" not in data:
         named = {f"{source}#{key}": value for key, value in data.items() if isinstance(value, dict)}
     elif isinstance(data, list):

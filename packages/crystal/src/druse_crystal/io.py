@@ -214,7 +214,7 @@ def _json(data: Any) -> tuple[Crystal, dict[str, Any]]:
     if isinstance(data, str):
         try:
             data = json.loads(data)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError("it holds text where a structure must be: write `Structure.as_dict()`") from error
     try:
         structure = Structure.from_dict(data)

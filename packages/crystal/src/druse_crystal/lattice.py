@@ -38,12 +38,17 @@ def from_parameters(a: float, b: float, c: float, alpha: float, beta: float, gam
     Raises:
         ValueError: if no cell has these angles.
     """
+    refusal = ValueError(f"no cell has lengths {a}, {b}, {c} Å and angles {alpha}, {beta}, {gamma} degrees")
+    if not all(0 < length < np.inf for length in (a, b, c)) or not all(
+        0 < angle < 180 for angle in (alpha, beta, gamma)
+    ):
+        raise refusal
     cos = np.cos(np.radians([alpha, beta, gamma]))
     sin_gamma = np.sin(np.radians(gamma))
     y = (cos[0] - cos[1] * cos[2]) / sin_gamma
     z_squared = 1 - cos[1] ** 2 - y**2
-    if not (min(a, b, c) > 0 and z_squared > 0 and min(alpha, beta, gamma) > 0 and max(alpha, beta, gamma) < 180):
-        raise ValueError(f"no cell has lengths {a}, {b}, {c} Å and angles {alpha}, {beta}, {gamma} degrees")
+    if not z_squared > 0:
+        raise refusal
     return np.array(
         [[a, 0, 0], [b * cos[2], b * sin_gamma, 0], [c * cos[1], c * y, c * np.sqrt(z_squared)]], dtype=np.float64
     )

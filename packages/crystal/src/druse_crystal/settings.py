@@ -24,7 +24,7 @@ def read_settings[T](path: str | os.PathLike | None, kind: type[T]) -> T:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read the settings {path} ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold keys and values, such as 'seed: 0'")

@@ -30,6 +30,9 @@ def philox(counter: Int[Tensor, "*s 4"], key: Int[Tensor, "*s 2"]) -> Int[Tensor
 class RandomStreams:
     """One stream of random numbers for each of ``b`` crystals.
 
+    No two pairs of seed and crystal have the same stream: the lower words of both are the key of Philox, the upper ones
+    are in its counter beside draw, atom (of 2**24 at most) and block of four numbers (of 2**8 at most).
+
     Args:
         seed: the seed of the run, 0 to 2**64 - 1.
         crystals: (b,) identifiers, one a crystal; two batches that share an identifier share that crystal's numbers.
@@ -50,17 +53,20 @@ class RandomStreams:
 
     def _uniform(self, crystals: Int[Tensor, " m"], rows: Int[Tensor, " m"], width: int) -> Float[Tensor, "m {width}"]:
         """Uniform numbers in (0, 1), the 32-bit words centred in their interval so that neither end is hit."""
+        if width > 4 * 2**8:
+            raise ValueError(f"a draw of {width} numbers was asked for, it must not have more than {4 * 2**8}")
         blocks = torch.arange(-(-width // 4), device=rows.device)
+        low, high = self.seed & _WORD, self.seed >> 32
         counter = torch.stack(
             torch.broadcast_tensors(
-                torch.tensor(self.draw & _WORD, device=rows.device), rows[:, None], blocks, (crystals >> 32)[:, None]
+                torch.tensor(self.draw & _WORD, device=rows.device),
+                rows[:, None] + ((high >> 24) << 24),
+                blocks + ((high & 0xFFFFFF) << 8),
+                (crystals[:, None] >> 32) & _WORD,
             ),
             -1,
         )
-        low, high = self.seed & _WORD, (self.seed >> 32) & _WORD
-        key = torch.stack([torch.full_like(crystals, low), (crystals & _WORD) ^ high], -1)[:, None].expand(
-            -1, len(blocks), -1
-        )
+        key = torch.stack([torch.full_like(crystals, low), crystals & _WORD], -1)[:, None].expand(-1, len(blocks), -1)
         words = philox(counter, key).flatten(1)[:, :width]
         self.draw += 1
         return ((words.double() + 0.5) / 2.0**32).clamp(max=1 - 2.0**-24).float()

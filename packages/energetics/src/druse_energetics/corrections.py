@@ -6,7 +6,8 @@ Sci. Rep. 11, 15496 (2021)). All of that is linear in a few counts: atoms of eac
 Hubbard U in an oxide or fluoride; oxygen in peroxides and superoxides. A potential trained on those calculations makes
 the same combinations of them, plus its own small systematic errors. So the energies of the elements and all
 corrections are fitted together, by robust least squares, on known crystals whose formation energy is given. What
-remains is measured by cross-validation over chemical systems, and travels with the coefficients.
+remains is measured by cross-validation over chemical systems and on crystals that the fit never saw, and travels with
+the coefficients.
 """
 
 import json
@@ -57,6 +58,7 @@ class Corrections:
         residual: cross-validated over chemical systems.
         residual_near_hull: the same for crystals within 0.1 eV/atom of the hull.
         provenance: data, versions, settings.
+        residual_held_out: of the compounds that were held out of the fit; None if there were none.
     """
 
     potential: str
@@ -65,6 +67,7 @@ class Corrections:
     residual: Residual
     residual_near_hull: Residual
     provenance: Mapping[str, object] = field(default_factory=dict)
+    residual_held_out: Residual | None = None
 
     def formation_energy(self, crystal: Crystal, total_energy: float) -> float:
         """Formation energy in eV/atom on the scale of the hull.
@@ -97,8 +100,9 @@ class Corrections:
     def read(cls, path) -> "Corrections":
         """Read what ``write`` wrote."""
         content = json.loads(Path(str(path)).read_text())
-        residuals = {key: Residual(**content.pop(key)) for key in ("residual", "residual_near_hull")}
-        return cls(**content, **residuals)
+        keys = ("residual", "residual_near_hull", "residual_held_out")
+        residuals = {key: Residual(**content.pop(key)) for key in keys if content.get(key) is not None}
+        return cls(**content | residuals)
 
 
 def correction_terms(crystal: Crystal) -> dict[str, float]:
@@ -130,6 +134,7 @@ def fit_corrections(
     *,
     potential: str,
     energies_above_hull: Sequence[float] | np.ndarray | None = None,
+    held_out: Sequence[bool] | np.ndarray | None = None,
     provenance: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> Corrections:
@@ -141,45 +146,49 @@ def fit_corrections(
         formation_energies: (b,) eV/atom from DFT, on the scale of the hull; NaN = leave out.
         potential: its name.
         energies_above_hull: (b,) eV/atom from DFT, for the residual near the hull; everything counts as near if absent.
+        held_out: (b,) bool; where True, the crystal takes part neither in the fit of the coefficients nor in its
+            cross-validation, and its error is measured afterwards. A pure element still sets the zero of its element:
+            that is where a scale begins, and nothing is fitted to it.
         provenance: kept with the result.
         seed: of the assignment of chemical systems to folds.
 
     Raises:
-        ValueError: if lengths disagree or fewer than ten crystals are left.
+        ValueError: if lengths disagree or fewer than ten crystals are left to fit.
     """
     energies = np.asarray(energies, dtype=np.float64)
     targets = np.asarray(formation_energies, dtype=np.float64)
     above = np.zeros(len(crystals)) if energies_above_hull is None else np.asarray(energies_above_hull, np.float64)
-    if not len(crystals) == len(energies) == len(targets) == len(above):
-        raise ValueError(f"{len(crystals)} crystals, {len(energies)} energies, {len(targets)} formation energies")
-    known = np.flatnonzero(np.isfinite(energies) & np.isfinite(targets)).tolist()
-    if len(known) < N_FOLDS:
-        raise ValueError(f"{len(known)} crystals have an energy and a label: a fit needs at least {N_FOLDS}")
+    away = np.zeros(len(crystals), dtype=bool) if held_out is None else np.asarray(held_out, dtype=bool)
+    if not len(crystals) == len(energies) == len(targets) == len(above) == len(away):
+        raise ValueError(
+            f"{len(crystals)} crystals, {len(energies)} energies, {len(targets)} formation energies, {len(above)} "
+            f"energies above hull, {len(away)} marks of what is held out: give one of each for every crystal"
+        )
+    labelled = np.flatnonzero(np.isfinite(energies) & np.isfinite(targets))
+    known, away, near = labelled.tolist(), away[labelled], above[labelled] <= 0.1
+    fit = ~away
+    if fit.sum() < N_FOLDS:
+        raise ValueError(f"{fit.sum()} crystals have an energy and a label: a fit needs at least {N_FOLDS}")
     terms = [correction_terms(crystals[i]) for i in known]
-    names = sorted({name for term in terms for name in term})
+    names = sorted({name for term, inside in zip(terms, fit, strict=True) if inside for name in term})
     num_atoms = np.array([crystals[i].num_atoms for i in known])
     counts = np.array([[term.get(name, 0.0) for name in names] for term in terms]) / num_atoms[:, None]
     shift = energies[known] / num_atoms - targets[known]  # what the terms have to explain
+    systems = [chemical_system(crystals[i]) for i in known]
     elemental = np.array([len(composition(crystals[i])) == 1 for i in known])
 
-    systems = [chemical_system(crystals[i]) for i in known]
-    folds_of = dict(zip(sorted(set(systems)), _balanced_folds(len(set(systems)), seed), strict=True))
-    fold = np.array([folds_of[system] for system in systems])
-    errors = np.full(len(known), np.nan)
-    for k in range(N_FOLDS):
-        train, test = fold != k, fold == k
-        fitted = _robust_fit(counts[train], shift[train])
-        seen = (counts[train] > 0).sum(axis=0) > 0
-        judged = test & ~elemental & ~(counts[:, ~seen] > 0).any(axis=1)
-        errors[judged] = shift[judged] - counts[judged] @ fitted
-    coefficients = _robust_fit(counts, shift)
-    near = above[known] <= 0.1
+    errors = _cross_validated(counts[fit], shift[fit], [systems[i] for i in np.flatnonzero(fit)], seed)
+    errors[elemental[fit]] = np.nan
+    coefficients = _robust_fit(counts[fit], shift[fit])
+    foreign = np.array([not term.keys() <= set(names) for term in terms])
+    judged = away & ~elemental & ~foreign
     return Corrections(
         potential=potential,
         coefficients={name: round(float(value), 5) for name, value in zip(names, coefficients, strict=True)},
         elements=_element_energies(systems, elemental, targets[known], shift),
         residual=_residual(errors),
-        residual_near_hull=_residual(errors[near]),
+        residual_near_hull=_residual(errors[near[fit]]),
+        residual_held_out=_residual((shift - counts @ coefficients)[judged]) if judged.any() else None,
         provenance=dict(provenance or {}),
     )
 
@@ -194,6 +203,21 @@ def load_corrections(potential: str) -> Corrections:
     if not path.is_file():
         raise ValueError(f"there are no corrections for the potential {potential!r}")
     return Corrections.read(path)
+
+
+def _cross_validated(counts: np.ndarray, shift: np.ndarray, systems: Sequence[str], seed: int) -> np.ndarray:
+    """Error of each crystal under a fit without its chemical system; NaN where that fit lacks one of its terms."""
+    distinct = sorted(set(systems))
+    folds_of = dict(zip(distinct, _balanced_folds(len(distinct), seed), strict=True))
+    fold = np.array([folds_of[system] for system in systems])
+    errors = np.full(len(shift), np.nan)
+    for k in range(N_FOLDS):
+        train = fold != k
+        fitted = _robust_fit(counts[train], shift[train])
+        seen = (counts[train] > 0).any(axis=0)
+        judged = ~train & ~(counts[:, ~seen] > 0).any(axis=1)
+        errors[judged] = shift[judged] - counts[judged] @ fitted
+    return errors
 
 
 def _balanced_folds(n: int, seed: int) -> np.ndarray:

@@ -1,11 +1,13 @@
 """The recipes behind the coefficients in ``data``: run again when a potential, the embedded data or the hull changes.
 
     python -m druse_energetics.derivation corrections sevennet-0
+    python -m druse_energetics.derivation corrections sevennet-0 --from-energies
     python -m druse_energetics.derivation calibration sevennet-0 generated.parquet --label dft_decomposition_energy \\
         --group generator --against generated --relaxations relaxed.jsonl
 
 The first computes the energy of every embedded structure (a single point at the DFT geometry: minutes on one core),
-fits the corrections and writes ``corrections-<potential>.json`` and ``energies-<potential>.parquet``. The second
+fits the corrections to those that are not of the split ``test`` and writes ``corrections-<potential>.json`` and
+``energies-<potential>.parquet``. The second fits again to the shipped energies. The third
 relaxes structures whose DFT energy above hull is known, judges them, and writes
 ``calibration-<potential>-<against>.json``.
 """
@@ -23,7 +25,7 @@ from druse_crystal.files import replacing
 from jaxtyping import Float64
 
 from druse_energetics.calibration import Calibration, fit_calibration
-from druse_energetics.corrections import Corrections, fit_corrections
+from druse_energetics.corrections import Corrections, fit_corrections, load_corrections
 from druse_energetics.potential import POTENTIAL_NAMES, Potential, load_potential, unknown_elements
 from druse_energetics.relaxation import Relaxation, make_relaxer
 
@@ -39,20 +41,46 @@ def derive_corrections(potential: Potential, folder: Path = DATA) -> Corrections
     dataset = load_embedded()
     energies = _energies(potential, dataset.crystals)
     _write_energies(folder / f"energies-{potential.name}.parquet", dataset.ids.tolist(), energies)
+    package = PACKAGES[potential.name]
+    return _fit(potential.name, energies, package=f"{package} {version(package)}", folder=folder)
+
+
+def refit_corrections(name: str, folder: Path = DATA) -> Corrections:
+    """The corrections fitted to the shipped energies of the embedded structures; written into ``folder``.
+
+    Raises:
+        ValueError: if no energies are shipped for the potential ``name``.
+    """
+    from druse_crystal.dataset import load_embedded
+
+    from druse_energetics.reference import load_embedded_energies
+
+    shipped = load_embedded_energies(name)
+    energies = np.array([shipped.get(i, np.nan) for i in load_embedded().ids.tolist()])
+    return _fit(name, energies, package=str(load_corrections(name).provenance["package"]), folder=folder)
+
+
+def _fit(name: str, energies: Float64[np.ndarray, " b"], *, package: str, folder: Path) -> Corrections:
+    """Corrections from energies of the embedded structures; the split ``test`` is held out."""
+    from druse_crystal.dataset import load_embedded
+
+    dataset = load_embedded()
     corrections = fit_corrections(
         dataset.crystals,
         energies,
         dataset.labels["formation_energy_per_atom"],
-        potential=potential.name,
+        potential=name,
         energies_above_hull=dataset.labels["energy_above_hull"],
+        held_out=dataset.split == "test",
         provenance={
             "data": "embedded structures of the Materials Project, formation energies of 2018-19",
+            "held_out": "split test",
             "energies": "single points at the DFT geometry",
-            "package": f"{PACKAGES[potential.name]} {version(PACKAGES[potential.name])}",
-            "recipe": f"python -m druse_energetics.derivation corrections {potential.name}",
+            "package": package,
+            "recipe": f"python -m druse_energetics.derivation corrections {name}",
         },
     )
-    corrections.write(folder / f"corrections-{potential.name}.json")
+    corrections.write(folder / f"corrections-{name}.json")
     return corrections
 
 
@@ -211,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for command in (corrections, calibration):
         command.add_argument("potential", choices=POTENTIAL_NAMES)
         command.add_argument("--out", type=Path, default=DATA, help="folder for the result")
+    corrections.add_argument("--from-energies", action="store_true", help="fit to the shipped energies; compute none")
     calibration.add_argument("table", type=Path)
     calibration.add_argument("--label", required=True)
     calibration.add_argument("--against", required=True)
@@ -219,7 +248,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     calibration.add_argument("--limit", type=int)
     given = parser.parse_args(arguments)
     if given.command == "corrections":
-        print(derive_corrections(load_potential(given.potential), given.out).residual)
+        if given.from_energies:
+            fitted = refit_corrections(given.potential, given.out)
+        else:
+            fitted = derive_corrections(load_potential(given.potential), given.out)
+        print(fitted.residual)
+        print(fitted.residual_held_out)
         return
     result = derive_calibration(
         given.potential,

@@ -73,7 +73,7 @@ class Reference:
             energy_above_hull: as judged, in eV/atom.
             threshold: eV/atom.
             against: ``generated``: crystals of other generators (cautious), or ``wbm``: substituted crystals computed
-                exactly as the hull was (hopeful); the README says what lies between them.
+                exactly as the hull was (hopeful); the README says what is known of either.
 
         Returns:
             A probability, or NaN if the judge was never calibrated on this reference.

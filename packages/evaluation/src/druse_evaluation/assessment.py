@@ -27,6 +27,8 @@ STABLE = 0.0
 DOUBTFUL = -0.3
 """eV/atom; deeper below the hull, an error of the judge is likelier than a discovery: of 10,664 substituted compounds
 (WBM) DFT places 2,153 below the hull and 37 so deep."""
+JUDGED = ("converged", "not_converged")
+"""Relaxations with these endings are judged; no other leaves a crystal that means anything, whatever energy it had."""
 SYMPREC = 0.1
 """Å; tolerance of reported space groups."""
 
@@ -51,7 +53,7 @@ def assess(
 
     Energies, hull distances, space groups, uniqueness and novelty are those of the relaxed crystal, validity is that of
     the crystal as given. A crystal whose relaxation stopped before convergence is judged with the energy it had
-    reached, an upper bound.
+    reached, an upper bound, and has no calibrated facts: the calibrations were measured on converged relaxations.
 
     Args:
         crystals: as generated or read; None or a ``ReadResult`` with an error for one that does not exist.
@@ -177,7 +179,7 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
         "converged": relaxation.status == "converged",
     }
     relaxed = relaxation.crystal
-    if relaxed is None or not math.isfinite(relaxation.energy):
+    if relaxation.status not in JUDGED or relaxed is None or not math.isfinite(relaxation.energy):
         return row | {"status": relaxation.status, "message": relaxation.message}
     if relaxation.status != "converged":
         row |= {"status": relaxation.status, "message": relaxation.message}
@@ -213,8 +215,8 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
 
 
 def _add_calibrated(rows: Sequence[dict[str, Any]], calibrations: Mapping[str, Calibration]) -> None:
-    """What DFT is expected to find, for rows with a distance to the hull that may be believed, by each calibration."""
-    judged = [row for row in rows if "energy_above_hull" in row and row["status"] != "doubtful"]
+    """What DFT is expected to find, by each calibration, for converged rows whose distance may be believed."""
+    judged = [row for row in rows if "energy_above_hull" in row and row["status"] != "doubtful" and row["converged"]]
     if not judged:
         return
     above = np.array([row["energy_above_hull"] for row in judged])

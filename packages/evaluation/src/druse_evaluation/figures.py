@@ -105,7 +105,7 @@ def cumulative_figure(assessment: Assessment) -> go.Figure:
             hovertemplate="%{y:.1f} % at most %{x:.3f} eV/atom<extra></extra>",
         )
     )
-    for against in assessment.metadata.get("calibrations", {}):
+    for against in assessment.calibrated_on():
         rates = (
             calibrated_stable_rate(assessment, against=against),
             calibrated_metastable_rate(assessment, against=against),

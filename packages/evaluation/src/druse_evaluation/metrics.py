@@ -151,7 +151,7 @@ def rate(assessment: Assessment, *flags: str) -> Rate:
 
 
 def expected_rate(assessment: Assessment, probability: str, *flags: str) -> Rate:
-    """Expected share whose flags are all True, each counted with its probability."""
+    """Expected share whose flags are all True, each counted with its probability; without a probability as nothing."""
     chances = np.nan_to_num(assessment.values(probability))
     return Rate(float(chances[_all(assessment, flags)].sum()), len(assessment))
 
@@ -269,7 +269,7 @@ def energy_above_hull(a: Assessment) -> Average:
 
 
 def calibrated_energy_above_hull(a: Assessment, *, against: str = "generated") -> Average:
-    """Distance to the hull, as DFT is expected to find."""
+    """Distance to the hull, as DFT is expected to find: of each crystal the median of what it may be."""
     return Average.of(a.values(f"energy_above_hull_calibrated_{against}"), "eV/atom")
 
 
@@ -287,7 +287,8 @@ def _as_judged_and_calibrated(
             Metric(
                 f"{name}_calibrated_{against}",
                 f"{label} (calibrated on {crystals})",
-                f"the same, expected from DFT: {'cautious' if against == 'generated' else 'hopeful'}",
+                f"the same, expected from DFT: {'cautious' if against == 'generated' else 'hopeful'}; of converged "
+                "relaxations",
                 partial(calibrated, against=against),
                 against,
             )
@@ -372,10 +373,10 @@ def funnel(assessment: Assessment) -> list[Stage]:
 def measure(assessment: Assessment) -> list[Measured]:
     """All metrics that the assessment has facts for.
 
-    Calibrated ones need that calibration of the judge, those about novelty known structures, and those about relaxation
-    that at least one crystal was moved.
+    Calibrated ones need that calibration of the judge and, where crystals are judged at all, a converged one among
+    them; those about novelty need known structures, and those about relaxation that at least one crystal was moved.
     """
-    calibrations = assessment.metadata.get("calibrations", {})
+    calibrations = assessment.calibrated_on()
     known = assessment.metadata.get("n_known_structures", 0) > 0
     needs_known = ("novelty", "unique_novelty", "new_formula", "sun", "strict_sun")
     steps = assessment.values("n_steps")

@@ -29,7 +29,7 @@ from druse_evaluation.metrics import (
     sun_rate,
     validity,
 )
-from druse_evaluation.summary import judge_sentence
+from druse_evaluation.summary import calibration_gap, judge_sentence
 from druse_evaluation.table import CALIBRATED_ON, COLUMNS, Assessment
 from druse_evaluation.viewer import scene
 
@@ -113,11 +113,12 @@ def render_report(
         title=title,
         subtitle=_subtitle(assessment),
         tiles=_tiles(assessment, measured),
+        funnel_hint=_funnel_hint(manifest or {}),
         hull_hint=_hull_hint(assessment),
         gallery_hint=_gallery_hint(assessment, len(crystals)),
         symmetry_hint=f"Relaxed crystals, tolerance 0.1 Å; {p1_rate(assessment)} without any symmetry (P1).",
         cumulative_hint="Of all crystals asked for"
-        + ("; diamonds: expected from DFT." if assessment.metadata["calibrations"] else "."),
+        + ("; diamonds: expected from DFT." if assessment.calibrated_on() else "."),
         rmsd_hint=f"Still the same structure: {match_rate(assessment)}.",
         status_hint=_status_hint(assessment),
         crystals=crystals,
@@ -126,6 +127,7 @@ def render_report(
         calibrated_on=[CALIBRATED_ON[name] for name in assessment.metadata["calibrations"]],
         calibrations=_calibration_facts(assessment.metadata),
         judge_sentence=judge_sentence(assessment.metadata),
+        calibration_gap=calibration_gap(assessment),
         provenance=json.dumps(dict(manifest or {}) | {"judge": dict(assessment.metadata)}, indent=2, default=str),
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
         page_data=_embedded(data),
@@ -158,7 +160,7 @@ def _tiles(assessment: Assessment, measured: list[Measured]) -> list[dict[str, s
     else:
         tiles.append(_rate_tile("metastable — as judged", metastable_rate(assessment)))
         calibrated = calibrated_metastable_rate
-    rates = [calibrated(assessment, against=name) for name in assessment.metadata["calibrations"]]
+    rates = [calibrated(assessment, against=name) for name in assessment.calibrated_on()]
     if rates:
         tiles.append(_expected_tile(rates))
     tiles.append(_rate_tile("structure and composition valid", validity(assessment)))
@@ -203,6 +205,13 @@ def _count(value: Rate) -> str:
     return f"{value.count:,}" if float(value.count).is_integer() else f"{value.count:,.1f}"
 
 
+def _funnel_hint(manifest: Mapping[str, Any]) -> str:
+    """What the bars are, and what a screening left out before them."""
+    screening = manifest.get("results", {}).get("screening")
+    before = f" Screened before: {', '.join(f'{name} {n}' for name, n in screening.items())}." if screening else ""
+    return f"Each test is applied to what passed the one before.{before}"
+
+
 def _hull_hint(assessment: Assessment) -> str:
     above = assessment.values("energy_above_hull")
     above = above[~np.isnan(above)]
@@ -223,7 +232,7 @@ def _gallery_hint(assessment: Assessment, n: int) -> str:
             f"The {int(new.sum())} unique, novel crystals and, after them, the others that lie lowest; relaxed, as "
             "conventional cells."
         )
-    if len(assessment.metadata["calibrations"]) > 1:
+    if len(assessment.calibrated_on()) > 1:
         hint += " What is expected from DFT: calibrated on generated to calibrated on substituted crystals."
     return hint
 
@@ -241,7 +250,7 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
     drawn = scene(relaxed)
     shown = [("above hull, as judged", f"{facts['energy_above_hull']:+.3f} eV/atom")]
     calibrations = assessment.metadata["calibrations"]
-    if calibrations and facts["status"] != "doubtful":
+    if calibrations and facts["status"] != "doubtful" and facts["converged"]:
         expected = [facts[f"energy_above_hull_calibrated_{name}"] for name in calibrations]
         chances = [facts[f"probability_metastable_{name}"] for name in calibrations]
         shown.append(("expected from DFT", " to ".join(f"{energy:+.3f}" for energy in expected) + " eV/atom"))

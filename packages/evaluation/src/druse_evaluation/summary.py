@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from druse_evaluation.metrics import METRICS, Measured, Rate
-from druse_evaluation.table import CALIBRATED_ON
+from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 
 def as_json(measured: Sequence[Measured], metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +50,20 @@ def judge_sentence(metadata: Mapping[str, Any]) -> str:
             "Generated crystals are the cautious end; substituted ones, computed exactly as the hull was, the hopeful."
         )
     return " ".join(parts)
+
+
+def calibration_gap(assessment: Assessment) -> str:
+    """How many judged crystals the calibrations leave out, and what that means for calibrated rates; empty if none."""
+    n = int(assessment.uncalibrated().sum())
+    if not n or not assessment.metadata.get("calibrations"):
+        return ""
+    left_out = (
+        f"{n:,} judged {'crystal is' if n == 1 else 'crystals are'} not relaxed to convergence; the calibrations were "
+        "measured on converged relaxations"
+    )
+    if not assessment.calibrated_on():
+        return f"{left_out}, so that rates are as judged only."
+    return f"{left_out}, so that calibrated rates count {'it' if n == 1 else 'them'} as not stable."
 
 
 def _calibration_sentence(crystals: str, error: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "formation_energy_per_atom": (pa.float64(), "eV/atom on the scale of the reference's hull"),
     "energy_above_hull": (pa.float64(), "eV/atom as judged; negative below the hull"),
     **{
-        name.format(against): (pa.float64(), f"{meaning}; calibrated on {crystals}")
+        name.format(against): (pa.float64(), f"{meaning}; calibrated on {crystals}; only of converged relaxations")
         for against, crystals in CALIBRATED_ON.items()
         for name, meaning in (
             ("energy_above_hull_calibrated_{}", "eV/atom, expected from DFT for such a judgement"),
@@ -137,6 +137,17 @@ class Assessment:
     def doubtful(self) -> Bool[np.ndarray, " rows"]:
         """Whether a crystal is judged so far below the hull that the judge is likely wrong."""
         return np.array([status == "doubtful" for status in self.strings("status")], dtype=bool)
+
+    def uncalibrated(self) -> Bool[np.ndarray, " rows"]:
+        """Whether a crystal is judged, not doubtful, and beyond any calibration, its relaxation not being converged."""
+        return ~np.isnan(self.trusted_distances()) & ~self.flags("converged")
+
+    def calibrated_on(self) -> list[str]:
+        """The judge's calibrations that say something here: none of them where no judged crystal is converged."""
+        judged = ~np.isnan(self.trusted_distances())
+        if judged.any() and not (judged & self.flags("converged")).any():
+            return []
+        return list(self.metadata.get("calibrations", {}))
 
     def strings(self, name: str) -> list[str | None]:
         """A column of text."""

@@ -27,7 +27,9 @@ def composition_valid(crystal: Crystal) -> bool:
 
     True for a single element and for an all-metal composition; otherwise there must be one oxidation state for each
     element such that the charges add up to zero and every cation is less electronegative than every anion (Pauling's
-    rule). The states are SMACT's (ICSD 2024). An element without known states makes the composition invalid.
+    rule). The states are SMACT's (ICSD 2024). An element without known states (He, Ne, Ar, Pm, At, Rn, Fr, Ra and those
+    from Es on) makes the composition invalid. So would one with states and no electronegativity, as in SMACT's own test
+    of Pauling's rule, but in SMACT 4 there is none.
     """
     return _formula_valid(formula_key(crystal))
 
@@ -57,7 +59,7 @@ def _formula_valid(key: FormulaKey) -> bool:
 
 @cache
 def _oxidation_states(symbol: str) -> tuple[tuple[int, ...], float]:
-    """Oxidation states and electronegativity; no states for an element that SMACT does not know."""
+    """Oxidation states and electronegativity; no states for an element of which SMACT does not know both."""
     from smact import Element
 
     try:

@@ -3,7 +3,7 @@
 Nothing is ever unpickled.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import torch
 import yaml
 from druse_crystal.device import find_device
 from druse_crystal.files import replacing
+from druse_diffusion import NUM_ELEMENTS
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from druse_scores.equivariant.network import PairNetwork, PairNetworkConfig
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
-_FORMAT = 2
+_FORMAT = 3
 _NETWORK = "pair"
 
 
@@ -76,43 +78,97 @@ def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: if a file is missing, truncated, of another format, or its tensors do not fit the network.
+        CheckpointError: if a file is missing, truncated, of another format, holds values that no network has, or its
+            tensors do not fit the network.
         ValueError: if there is no such device.
     """
     folder, device = Path(folder), find_device(device)
-    config_path, weights_path = folder / CONFIG, folder / WEIGHTS
-    for path in (config_path, weights_path):
+    for path in (folder / CONFIG, folder / WEIGHTS):
         if not path.is_file():
-            raise CheckpointError(f"{path} does not exist: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-    try:
-        content = yaml.safe_load(config_path.read_text())
-        if content["format"] != _FORMAT or content["network"] != _NETWORK:
             raise CheckpointError(
-                f"{config_path} describes a {content['network']!r} network in format {content['format']}, "
-                f"this version of Druse reads {_NETWORK!r} in format {_FORMAT}"
+                f"{path} does not exist: a checkpoint is a folder with {CONFIG} and {WEIGHTS}, such as best/ of "
+                "`druse-train fit`; correct the path or copy the whole folder again"
             )
-        network = PairNetwork(PairNetworkConfig(**content["config"]))
-        num_atoms = {int(n): int(count) for n, count in content["num_atoms"].items()}
-        elements = tuple(int(z) for z in content["elements"])
-    except CheckpointError:
-        raise
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{config_path} is not the description of a Druse checkpoint ({error})") from error
+    checkpoint = _described(folder / CONFIG)
+    _fill(checkpoint.network, folder / WEIGHTS)
+    return replace(checkpoint, network=checkpoint.network.to(device).eval())
+
+
+def _described(path: Path) -> Checkpoint:
+    """The checkpoint of a description, its network without weights."""
     try:
-        tensors = load_file(weights_path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{weights_path} is truncated or no safetensors file ({error}); copy it again") from error
-    expected = network.state_dict()
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    misshapen = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
-    for what, names in (("lacks", missing), ("has unknown", extra), ("has a wrong shape of", misshapen)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise CheckpointError(f"{weights_path} {what} tensors {', '.join(names[:3])}{more}: not of this {CONFIG}")
-    network.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()})
-    return Checkpoint(
-        network=network.to(device).eval(),
-        num_atoms=num_atoms,
-        elements=elements,
-        provenance=content.get("provenance") or {},
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        form, kind = content["format"], content["network"]
+        if form == _FORMAT and kind == _NETWORK:
+            return Checkpoint(
+                network=PairNetwork(PairNetworkConfig(**content["config"])),
+                num_atoms=_checked_num_atoms(content["num_atoms"]),
+                elements=_checked_elements(content["elements"]),
+                provenance=_checked_provenance(content.get("provenance")),
+            )
+    except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(
+            f"{path} is not the description of a Druse checkpoint ({reason}): download or copy the folder again, or "
+            "train a model with `druse-train fit`"
+        ) from error
+    raise CheckpointError(
+        f"{path} describes a {kind!r} network in format {form}, this version of Druse reads {_NETWORK!r} in format "
+        f"{_FORMAT}: use the version of Druse that wrote it, or train a model with `druse-train fit`"
     )
+
+
+def _checked_num_atoms(counts: Any) -> dict[int, int]:
+    if not isinstance(counts, dict) or not counts:
+        raise ValueError(f"num_atoms is {counts!r}, it must say how many training crystals had each number of atoms")
+    for pair in counts.items():
+        if not all(type(number) is int and number > 0 for number in pair):
+            raise ValueError(f"num_atoms has the entry {pair[0]!r}: {pair[1]!r}, both must be positive whole numbers")
+    return counts
+
+
+def _checked_elements(elements: Any) -> tuple[int, ...]:
+    if not isinstance(elements, list) or not elements:
+        raise ValueError(f"elements is {elements!r}, it must be a list of atomic numbers")
+    for z in elements:
+        if type(z) is not int or not 1 <= z <= NUM_ELEMENTS:
+            raise ValueError(f"elements holds {z!r}, atomic numbers are whole and lie between 1 and {NUM_ELEMENTS}")
+    return tuple(elements)
+
+
+def _checked_provenance(provenance: Any) -> dict[str, Any]:
+    if not isinstance(provenance, dict | None):
+        raise ValueError(f"provenance is {provenance!r}, it must hold keys and values")
+    return provenance or {}
+
+
+def _fill(network: PairNetwork, path: Path) -> None:
+    """Give a network its weights."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file ({error}): download or copy it again"
+        ) from error
+    expected = network.state_dict()
+    both = expected.keys() & tensors.keys()
+    complaints = {
+        "lacks": expected.keys() - tensors.keys(),
+        "has unknown": tensors.keys() - expected.keys(),
+        "has a wrong shape of": {name for name in both if expected[name].shape != tensors[name].shape},
+        "has a wrong type of": {n for n in both if expected[n].is_floating_point() != tensors[n].is_floating_point()},
+        "holds numbers that are not finite in": {n for n in both if not _finite(tensors[n].to(expected[n].dtype))},
+    }
+    for complaint, found in complaints.items():
+        if found:
+            names = sorted(found)
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(
+                f"{path} {complaint} tensors {', '.join(names[:3])}{more}, so it is damaged or of another model than "
+                f"the {CONFIG} beside it: download or copy the whole folder again"
+            )
+    network.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()})
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())

@@ -142,6 +142,17 @@ class Interaction(nn.Module):
             zero_linear(2 * width, width + 2 * vector_width),
         )
 
+    @torch.no_grad()
+    def become_identity(self) -> None:
+        """Zero what the layer adds to its input, and nothing else, so that it can still learn."""
+        coupling = self.coupling
+        for last in (self.vector_in, self.tensor_in, coupling.vector_out, coupling.tensor_out, self.aggregate):
+            last.weight.zero_()
+        self.aggregate.bias.zero_()
+        for parameter in self.update[-1].parameters():
+            parameter.zero_()
+        self.gates.weight[2 * (self.num_radial + self.vector_width) :].zero_()
+
     def forward(
         self,
         h: Float[Tensor, "B N C"],

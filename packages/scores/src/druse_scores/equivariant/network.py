@@ -6,7 +6,7 @@ differences (where the pair sits in the cell).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from druse_crystal import CrystalBatch
@@ -54,9 +54,21 @@ class PairNetworkConfig:
     cutoff: float = 6.0
     lattice_spread: float = 0.7
 
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if name in ("cutoff", "lattice_spread"):
+                if not ((whole or isinstance(value, float)) and 0 < value < math.inf):
+                    raise ValueError(f"{name} is {value!r}, it must be a positive number of Å")
+            elif not (whole and value > 0):
+                raise ValueError(f"{name} is {value!r}, it must be a positive whole number")
+
 
 class PairNetwork(nn.Module):
     """Scores and species of noisy crystals.
+
+    The network is told which elements the crystal holds already, how many, and in what shares: whether a masked atom
+    brings another one is a property of the whole cell, which messages between pairs count badly.
 
     The heads are preconditioned: the lattice head adds to the best linear guess, the coordinate head is scaled by the
     expected size of its target (Karras et al., arXiv:2206.00364, section 5, for the idea), both end in zero-initialised
@@ -76,6 +88,9 @@ class PairNetwork(nn.Module):
         self.mixed_precision = mixed_precision
         self.coordinates, self.lattice = WrappedVE(), LatticeVP()
         self.condition = nn.Sequential(nn.Linear(64 + 16 + 7, c.width), nn.SiLU(), nn.Linear(c.width, c.width))
+        self.composition = nn.Sequential(
+            nn.Linear(NUM_CLASSES + NUM_ELEMENTS + _MOST_ELEMENTS, c.width), nn.SiLU(), zero_linear(c.width, c.width)
+        )
         self.species = nn.Embedding(NUM_CLASSES, c.width)
         self.pairs = nn.Sequential(
             nn.Linear(c.num_distances + 6 * c.num_harmonics, c.width), nn.SiLU(), nn.Linear(c.width, c.pair_width)
@@ -95,11 +110,34 @@ class PairNetwork(nn.Module):
         )
         self.head = nn.Sequential(nn.LayerNorm(c.width), nn.Linear(c.width, c.width), nn.SiLU())
         self.species_head = zero_linear(c.width, NUM_ELEMENTS)
+        self.again_head = zero_linear(c.width, 1)
         self.atom_head = zero_linear(c.width, 2 * c.vector_width + 3)
         self.crystal_head = nn.Sequential(nn.Linear(3 * c.width, c.width), nn.SiLU(), zero_linear(c.width, 6))
         # the five symmetric traceless matrices that 2e stands for
         self.register_buffer("matrix_from_2e", 5**0.5 * o3.wigner_3j(1, 1, 2), persistent=False)
         self.register_buffer("target_size", _target_sizes(), persistent=False)
+
+    def deepened(self, num_layers: int) -> "PairNetwork":
+        """The same function with more interactions; the new ones, before the last, start as the identity.
+
+        Raises:
+            ValueError: if it has as many interactions already.
+        """
+        c = self.config
+        if num_layers <= c.num_layers or c.num_layers < 2:
+            raise ValueError(f"a network of {c.num_layers} interactions cannot be deepened to {num_layers}")
+        deeper = PairNetwork(replace(c, num_layers=num_layers), mixed_precision=self.mixed_precision)
+        deeper = deeper.to(self.species.weight)  # device and floating type
+        for name, module in self.named_children():
+            if name != "layers":
+                getattr(deeper, name).load_state_dict(module.state_dict())
+        for old, new in zip(self.layers[:-1], deeper.layers, strict=False):
+            new.load_state_dict(old.state_dict())
+        deeper.layers[-1].load_state_dict(self.layers[-1].state_dict())
+        for layer in deeper.layers[c.num_layers - 1 : -1]:
+            assert isinstance(layer, Interaction)
+            layer.become_identity()
+        return deeper
 
     def forward(self, noisy: CrystalBatch, t: Float[Tensor, " b"], conditions: Conditions | None = None) -> Prediction:
         """Predict; ``conditions`` are not used by a network without adapters."""
@@ -162,6 +200,11 @@ class PairNetwork(nn.Module):
                 -1,
             )
         )
+        share = t.new_zeros(len(t), NUM_CLASSES)  # of all atoms
+        share = share.scatter_add(1, atomic_numbers - 1, is_atom.to(t.dtype)) / num_atoms.unsqueeze(-1)
+        present = share[:, :NUM_ELEMENTS] > 0
+        count = torch.nn.functional.one_hot(present.sum(-1).clamp(max=_MOST_ELEMENTS - 1), _MOST_ELEMENTS)
+        condition = condition + self.composition(torch.cat([share, present, count], -1).to(t.dtype))
         batch, n = is_atom.shape
         h = self.species(atomic_numbers - 1)
         v = h.new_zeros(batch, n, 3, c.vector_width)
@@ -172,7 +215,7 @@ class PairNetwork(nn.Module):
             h, v, tensors, pairs = layer(h, v, tensors, pairs, geometry, condition, weight)
 
         x = self.head(h)
-        logits = self.species_head(x)
+        logits = self.species_head(x) + self.again_head(x) * present.unsqueeze(1)
         known = torch.nn.functional.one_hot(atomic_numbers - 1, NUM_CLASSES)[..., :NUM_ELEMENTS]
         logits = torch.cat([logits + _COPY * known, torch.full_like(logits[..., :1], _NO_CLASS)], -1)
 
@@ -217,6 +260,7 @@ class PairNetwork(nn.Module):
         return self.target_size[left] * (1 - fraction) + self.target_size[left + 1] * fraction
 
 
+_MOST_ELEMENTS = 8  # different elements are told apart up to seven
 _UPPER = [0, 1, 2, 4, 5, 8]  # upper triangle of a flattened 3x3 matrix
 _SYMMETRIC = [0, 1, 2, 1, 3, 4, 2, 4, 5]  # and back: six numbers to a symmetric matrix
 _SIGMA_RANGE = (1e-2, 6.0)
