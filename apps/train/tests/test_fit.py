@@ -18,12 +18,13 @@ from druse_crystal.dataset import CrystalDataset
 from druse_crystal.settings import settings_text
 from druse_diffusion.training import FieldLosses
 from druse_scores import PairNetworkConfig, load_checkpoint
-from druse_train import fitting
+from druse_train import diffusion_module, fitting
 from druse_train.batches import BatchStream, Place, as_batch
 from druse_train.cli import app
 from druse_train.code_version import code_version
 from druse_train.config import DataConfig, FitConfig, OptimizerConfig, read_recipe
-from druse_train.fitting import AGREE_EVERY, DiffusionModule
+from druse_train.diffusion_module import DiffusionModule, make_stream
+from druse_train.recorder import AGREE_EVERY, Recorder
 from druse_train.state import Progress, load_state
 from lightning.pytorch.loggers.logger import DummyLogger
 from safetensors import safe_open
@@ -241,8 +242,6 @@ def test_a_crystal_larger_than_the_budget_gets_a_batch_of_its_own():
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, dataset, monkeypatch):
     """Saved in the middle of an epoch and killed: the resumed run equals the undisturbed one."""
-    from druse_train.fitting import Recorder
-
     assert run(tmp_path, dataset, "whole", "max_steps: 9\n").exit_code == 0
     always = RECIPE.replace("checkpoint_every_minutes: 100", "checkpoint_every_minutes: 0")
     with monkeypatch.context() as patch:
@@ -302,11 +301,11 @@ def test_a_resumed_run_has_the_learning_rate_of_the_whole_one(tmp_path, dataset,
 
 def test_every_crystal_weighs_the_same_whatever_its_batch(dataset, monkeypatch):
     """A crystal alone in its batch adds to the gradient what it would in a batch of many."""
-    monkeypatch.setattr(fitting, "training_loss", lambda *_, **__: FieldLosses(**dict.fromkeys(
+    monkeypatch.setattr(diffusion_module, "training_loss", lambda *_, **__: FieldLosses(**dict.fromkeys(
         ("lattice", "frac_coords", "species", "total"), torch.ones(int(_[2].num_atoms.numel())))))  # fmt: skip
     data = as_batch(CrystalDataset.read(dataset))
     module = DiffusionModule(FitConfig(data=DataConfig(pair_budget=60)), data, data, Progress())
-    stream = fitting.make_stream(module.config, data)
+    stream = make_stream(module.config, data)
     batches = stream.epoch(0)
     assert len({len(b) for b in batches}) > 1
     losses = [float(module.training_step((Place(), torch.tensor(b), len(b)), 0)) for b in batches]
@@ -420,7 +419,7 @@ def test_processes_of_one_run_end_together(tmp_path, dataset):
     assert progress.step > 0
     assert progress.step % AGREE_EVERY == 0  # where both look at the clock, the mean of theirs
     learnt = as_batch(CrystalDataset.read(dataset).subset("train"))
-    steps = replace(fitting.make_stream(FitConfig(data=DataConfig(pair_budget=60)), learnt), world=2)
+    steps = replace(make_stream(FitConfig(data=DataConfig(pair_budget=60)), learnt), world=2)
     assert progress.seen == sum(seen for _, (_, _, seen) in zip(range(progress.step), steps, strict=False))
 
 

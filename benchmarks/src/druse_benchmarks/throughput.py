@@ -21,7 +21,7 @@ from druse_generate.config import GenerateConfig
 from druse_scores import PairNetwork, has_bfloat16, load_checkpoint
 from druse_train.batches import BatchStream, as_batch
 from druse_train.config import FitConfig
-from druse_train.fitting import make_optimizer
+from druse_train.diffusion_module import make_optimizer
 from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, canvas

@@ -31,8 +31,8 @@ def fit(
     from druse_train.code_version import code_version
     from druse_train.config import read_recipe
     from druse_train.display import TrainingDisplay
-    from druse_train.fitting import STATE
     from druse_train.fitting import fit as run
+    from druse_train.recorder import STATE
 
     with user_errors("druse-train fit"):
         config = read_recipe(recipe or Path(__file__).parent / "recipes" / "base.yaml")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from druse_crystal.crystal import Crystal
+from druse_crystal.dataset import CrystalDataset, load_embedded
 from druse_crystal.files import replacing
 from jaxtyping import Float64
 
@@ -36,13 +37,11 @@ PACKAGES = {"sevennet-0": "sevenn", "sevennet-l3i5": "sevenn", "chgnet": "chgnet
 
 def derive_corrections(potential: Potential, folder: Path = DATA) -> Corrections:
     """Energies of the embedded structures, and the corrections fitted to them; both are written into ``folder``."""
-    from druse_crystal.dataset import load_embedded
-
     dataset = load_embedded()
     energies = _energies(potential, dataset.crystals)
     _write_energies(folder / f"energies-{potential.name}.parquet", dataset.ids.tolist(), energies)
     package = PACKAGES[potential.name]
-    return _fit(potential.name, energies, package=f"{package} {version(package)}", folder=folder)
+    return _fit(potential.name, dataset, energies, package=f"{package} {version(package)}", folder=folder)
 
 
 def refit_corrections(name: str, folder: Path = DATA) -> Corrections:
@@ -51,20 +50,17 @@ def refit_corrections(name: str, folder: Path = DATA) -> Corrections:
     Raises:
         ValueError: if no energies are shipped for the potential ``name``.
     """
-    from druse_crystal.dataset import load_embedded
-
     from druse_energetics.reference import load_embedded_energies
 
-    shipped = load_embedded_energies(name)
-    energies = np.array([shipped.get(i, np.nan) for i in load_embedded().ids.tolist()])
-    return _fit(name, energies, package=str(load_corrections(name).provenance["package"]), folder=folder)
+    dataset, shipped = load_embedded(), load_embedded_energies(name)
+    energies = np.array([shipped.get(i, np.nan) for i in dataset.ids.tolist()])
+    return _fit(name, dataset, energies, package=str(load_corrections(name).provenance["package"]), folder=folder)
 
 
-def _fit(name: str, energies: Float64[np.ndarray, " b"], *, package: str, folder: Path) -> Corrections:
+def _fit(
+    name: str, dataset: CrystalDataset, energies: Float64[np.ndarray, " b"], *, package: str, folder: Path
+) -> Corrections:
     """Corrections from energies of the embedded structures; the split ``test`` is held out."""
-    from druse_crystal.dataset import load_embedded
-
-    dataset = load_embedded()
     corrections = fit_corrections(
         dataset.crystals,
         energies,

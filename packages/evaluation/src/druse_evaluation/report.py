@@ -250,8 +250,8 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
     drawn = scene(relaxed)
     shown = [("above hull, as judged", f"{facts['energy_above_hull']:+.3f} eV/atom")]
     calibrations = assessment.metadata["calibrations"]
-    if calibrations and facts["status"] != "doubtful" and facts["converged"]:
-        expected = [facts[f"energy_above_hull_calibrated_{name}"] for name in calibrations]
+    expected = [facts[f"energy_above_hull_calibrated_{name}"] for name in calibrations]
+    if expected and None not in expected:
         chances = [facts[f"probability_metastable_{name}"] for name in calibrations]
         shown.append(("expected from DFT", " to ".join(f"{energy:+.3f}" for energy in expected) + " eV/atom"))
         shown.append(("P(≤ 0.1 eV/atom)", " to ".join(f"{100 * chance:.0f}" for chance in chances) + " %"))
