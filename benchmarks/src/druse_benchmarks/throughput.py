@@ -4,7 +4,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -16,13 +16,15 @@ from druse_crystal.batch import size_buckets
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.manifest import Manifest, file_hash
-from druse_diffusion import CrystalProcess, RandomStreams, training_loss
+from druse_diffusion import CrystalProcess, RandomStreams
 from druse_generate.config import GenerateConfig
 from druse_scores import PairNetwork, has_bfloat16, load_checkpoint
-from druse_train.batches import BatchStream, as_batch
+from druse_train.batches import START, BatchStream, as_batch
 from druse_train.config import FitConfig
-from druse_train.diffusion_module import make_optimizer
+from druse_train.diffusion_module import DiffusionModule
+from druse_train.state import Progress
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, write_record
@@ -57,34 +59,25 @@ class ThroughputConfig:
 
 
 class Learner:
-    """The work of one training step as `druse-train fit` does it: loss, gradient, clipping, optimiser, average."""
+    """Steps of `druse-train fit`, on a network and batches of our choice, without Lightning's loop around them."""
 
-    def __init__(self, network: PairNetwork, recipe: FitConfig, seed: int):
-        self.network, self.recipe, self.seed = network.train(), recipe, seed
-        self.process = CrystalProcess()
-        self.optimizer = make_optimizer(network, recipe.optimizer)
-        self.average = {name: value.clone() for name, value in network.state_dict().items()}
+    def __init__(self, network: PairNetwork, recipe: FitConfig, crystals: CrystalBatch):
+        recipe = replace(recipe, network=network.config)
+        self.module = DiffusionModule(recipe, crystals, crystals, Progress(), network).to(crystals.device)
+        self.module.average = {name: value.clone() for name, value in self.module.network.state_dict().items()}
+        self.module.network.mixed_precision = network.mixed_precision
+        self.optimizer = self.module.configure_optimizers()
 
-    def step(self, clean: CrystalBatch) -> None:
-        """Learn from one batch."""
-        streams = RandomStreams(self.seed, range(len(clean)), device=clean.device)
-        losses = training_loss(
-            self.process,
-            self.network,
-            clean,
-            weights=self.recipe.weights,
-            times=self.recipe.times,
-            generator=streams,
-        ).total.mean()
+    def step(self, index: Tensor) -> None:
+        """Learn from the crystals at these positions."""
+        self.module.recent.clear()
+        loss = self.module.training_step((START, index, len(index)), 0)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.gradient_clip)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.module.network.parameters(), self.module.config.optimizer.gradient_clip)
+        self.module.on_before_optimizer_step(self.optimizer)
         self.optimizer.step()
-        current = self.network.state_dict()
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                [self.average[k] for k in current], list(current.values()), 1 - self.recipe.optimizer.ema_decay
-            )
+        self.module.advance()
 
 
 def training_batches(dataset: CrystalDataset, config: ThroughputConfig, recipe: FitConfig) -> list[np.ndarray]:
@@ -125,10 +118,9 @@ def throughput(
     small = dataset.select(np.flatnonzero(dataset.num_atoms <= recipe.data.max_atoms))
     chosen = training_batches(small, config, recipe)
     crystals = as_batch(small)
-    batches = {
-        "training": [crystals.select(torch.tensor(index)).to(device=config.device) for index in chosen],
-        "inference": _noisy(crystals.select(torch.tensor(np.concatenate(chosen))), config),
-    }
+    training = [torch.tensor(index) for index in chosen]
+    noisy = _noisy(crystals.select(torch.cat(training)), config)
+    on_device = crystals.to(device=config.device)
     number = sum(len(index) for index in chosen)
     manifest.seed = config.seed
     manifest.inputs["model"] = file_hash(model / "weights.safetensors")
@@ -138,7 +130,7 @@ def throughput(
         "device": config.device,
         "crystals_in_a_pass": number,
         "atoms_per_crystal": mean(small.num_atoms[np.concatenate(chosen)].tolist()),
-        "batches": {task: len(b) for task, b in batches.items()},
+        "batches": {"training": len(training), "inference": len(noisy)},
         "training_pair_budget": recipe.data.pair_budget,
         "inference_pair_budget": GenerateConfig().batch_pairs,
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -148,7 +140,8 @@ def throughput(
     try:
         for threads in config.threads:
             torch.set_num_threads(threads)
-            rows += _timed(network, batches, number, config, recipe, display, manifest)
+            passes = _passes(network, on_device, training, noisy, recipe)
+            rows += _timed(passes, number, config, display, manifest)
     finally:
         torch.set_num_threads(before)
     manifest.results["rows"] = rows
@@ -175,25 +168,34 @@ def _noisy(clean: CrystalBatch, config: ThroughputConfig) -> list[tuple[CrystalB
     return parts
 
 
-def _timed(
+def _passes(
     network: PairNetwork,
-    batches: dict[str, list],
+    crystals: CrystalBatch,
+    training: Sequence[Tensor],
+    noisy: Sequence[tuple[CrystalBatch, Tensor]],
+    recipe: FitConfig,
+) -> dict[tuple[str, str], Callable[[], None]]:
+    """What is timed, by task and precision."""
+    passes: dict[tuple[str, str], Callable[[], None]] = {}
+    for name, mixed in PRECISIONS.items():
+        if mixed and not has_bfloat16(crystals.device):
+            continue
+        own = copy.deepcopy(network).eval()
+        own.mixed_precision = mixed
+        learner = Learner(own, recipe, crystals)
+        passes["training", name] = lambda learner=learner: _learn(learner, training)
+        passes["inference", name] = lambda own=own: _score(own, noisy)
+    return passes
+
+
+def _timed(
+    passes: dict[tuple[str, str], Callable[[], None]],
     number: int,
     config: ThroughputConfig,
-    recipe: FitConfig,
     display: Display,
     manifest: Manifest,
 ) -> list[dict[str, Any]]:
     """A row for each task and precision; their passes take turns, so that a busy moment hits all of them."""
-    passes: dict[tuple[str, str], Callable[[], None]] = {}
-    for name, mixed in PRECISIONS.items():
-        if mixed and not has_bfloat16(torch.device(config.device)):
-            continue
-        own = copy.deepcopy(network)
-        own.mixed_precision = mixed
-        learner = Learner(copy.deepcopy(own), recipe, config.seed)
-        passes["training", name] = lambda learner=learner: _learn(learner, batches["training"])
-        passes["inference", name] = lambda own=own.eval(): _score(own, batches["inference"])
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in passes}
     threads = torch.get_num_threads()
     total, done = len(passes) * (config.repeats + 1), 0
@@ -228,9 +230,9 @@ def _timed(
     return rows
 
 
-def _learn(learner: Learner, batches: Sequence[CrystalBatch]) -> None:
-    for batch in batches:
-        learner.step(batch)
+def _learn(learner: Learner, batches: Sequence[Tensor]) -> None:
+    for index in batches:
+        learner.step(index)
 
 
 @torch.no_grad()

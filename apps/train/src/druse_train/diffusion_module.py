@@ -66,7 +66,8 @@ class DiffusionModule(lightning.LightningModule):
         self.agree_on_time()
         self.average = {name: value.to(self.device) for name, value in self.average.items()}
         asked = self.config.mixed_precision
-        self.network.mixed_precision = has_bfloat16(self.device) if asked is None else asked
+        fast = self.device.type == "cuda" and has_bfloat16(self.device)
+        self.network.mixed_precision = fast if asked is None else asked
 
     def training_step(self, batch: tuple[Place, Tensor, int], _: int) -> Tensor:
         """Loss summed over one batch, per crystal of a mean batch: every crystal of the data weighs the same.
