@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from druse_crystal.convert import from_pymatgen, to_pymatgen
 from druse_crystal.crystal import Crystal
-from druse_evaluation.matching import OrderedMatcher, displacement, formula_key
+from druse_evaluation.matching import OrderDisorderMatcher, OrderedMatcher, displacement, formula_key
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +48,34 @@ def same_crystal(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 def test_polymorphs_of_one_formula_differ():
     matcher = OrderedMatcher()
     assert not matcher.fit(matcher.prepare(ROCK_SALT), matcher.prepare(CAESIUM_CHLORIDE))
+
+
+def layered(direction, numbers) -> Crystal:
+    """A face-centred lattice, 2 x 2 x 2, whose layers along a direction take turns with two elements."""
+    sites = 0.5 * np.array(
+        [[x, y, z] for x in range(4) for y in range(4) for z in range(4) if (x + y + z) % 2 == 0], dtype=float
+    )
+    layer = np.rint(2 * sites @ np.array(direction)).astype(int) // (1 if sum(direction) == 1 else 2)
+    return Crystal(lattice=8.0 * np.eye(3), frac_coords=sites / 2, atomic_numbers=np.array(numbers)[layer % 2])
+
+
+@pytest.mark.parametrize(("numbers", "same"), [((29, 79), True), ((3, 9), False)])  # copper, gold; lithium, fluorine
+def test_two_orderings_of_one_alloy_are_one(numbers, same):
+    """L1_0 (layers along z) and L1_1 (along the diagonal): alike once similar elements share their sites."""
+    a, b = layered((0, 0, 1), numbers), layered((1, 1, 1), numbers)
+    ordered, matcher = OrderedMatcher(), OrderDisorderMatcher()
+    assert not ordered.fit(ordered.prepare(a), ordered.prepare(b))
+    assert matcher.fit(matcher.prepare(a), matcher.prepare(b)) == same
+    assert matcher.fit(matcher.prepare(a), matcher.prepare(a))
+
+
+def test_only_similar_elements_mix():
+    """Groups are chains of similar pairs; noble gases, whose radius is not known, mix with nothing."""
+    mixtures = OrderDisorderMatcher().mixtures
+    assert mixtures(((26, 1), (27, 3))) == {s: {"Fe": 0.25, "Co": 0.75} for s in ("Fe", "Co")}
+    assert mixtures(((3, 1), (9, 1))) == {}
+    assert mixtures(((10, 1), (26, 1))) == {}
+    assert set(mixtures(((8, 4), (26, 1), (27, 1)))) == {"Fe", "Co"}
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from druse_crystal.crystal import Crystal
-from druse_evaluation.matching import OrderedMatcher, displacement
+from druse_evaluation.matching import OrderDisorderMatcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.validity import composition_valid, structure_valid
 from pymatgen.core import Element, Lattice
@@ -36,24 +36,32 @@ def initial(published):
     return [crystal(s["initial"]) for s in published["structures"]]
 
 
-def test_uniqueness(published, relaxed):
-    firsts = first_occurrences(relaxed, matcher=OrderedMatcher())
+@pytest.fixture(params=["ordered", "order-disorder"])
+def verdicts(request, published):
+    """A matcher and what the published code said with the same one."""
+    if request.param == "ordered":
+        return OrderedMatcher(), published
+    return OrderDisorderMatcher(), published["order_disorder"]
+
+
+def test_uniqueness(verdicts, relaxed):
+    matcher, expected = verdicts
+    firsts = first_occurrences(relaxed, matcher=matcher)
     unique = [first == i for i, first in enumerate(firsts)]
-    assert unique == published["is_unique"]
-    assert sum(unique) / N_REQUESTED == pytest.approx(published["frac_unique_structures"])
+    assert unique == expected["is_unique"]
+    assert sum(unique) / N_REQUESTED == pytest.approx(expected["frac_unique_structures"])
 
 
-def test_novelty_and_every_match(published, relaxed):
+def test_novelty_and_every_match(verdicts, published, relaxed):
+    matcher, expected = verdicts
     known = KnownStructures(
-        [crystal(s) for s in published["reference"]],
-        [s["id"] for s in published["reference"]],
-        matcher=OrderedMatcher(),
+        [crystal(s) for s in published["reference"]], [s["id"] for s in published["reference"]], matcher=matcher
     )
     matches = [sorted(str(name) for name in known.matches(c)) for c in relaxed]
-    assert matches == [sorted(published["matches_in_reference"].get(str(i), [])) for i in range(N_REQUESTED)]
+    assert matches == [sorted(expected["matches_in_reference"].get(str(i), [])) for i in range(N_REQUESTED)]
     novel = [known.first_match(c) is None for c in relaxed]
-    assert novel == published["is_novel"]
-    assert sum(novel) / N_REQUESTED == pytest.approx(published["frac_novel_structures"])
+    assert novel == expected["is_novel"]
+    assert sum(novel) / N_REQUESTED == pytest.approx(expected["frac_novel_structures"])
 
 
 def test_structure_validity_differs_only_in_self_images(published, relaxed):

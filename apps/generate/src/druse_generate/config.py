@@ -26,7 +26,7 @@ class SamplerConfig:
 
     grid: str = "fast"
     steps: int = 100
-    corrector_steps: int = 1
+    corrector_steps: int = 3
     temperature: float = 0.25
     species_temperature: float = 1.0
     remask: float = 0.3
@@ -70,7 +70,7 @@ _GRIDS = {"fast": fast_times, "uniform": uniform_times}
 SAMPLERS = {
     "fast": SamplerConfig(),
     "predictor": SamplerConfig(steps=200, corrector_steps=0),
-    "paper": SamplerConfig(grid="uniform", steps=1000, temperature=1.0, remask=0.0),
+    "paper": SamplerConfig(grid="uniform", steps=1000, corrector_steps=1, temperature=1.0, remask=0.0),
 }
 """Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000."""
 

@@ -13,16 +13,18 @@ relaxes structures whose DFT energy above hull is known, judges them, and writes
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from ase.geometry import cellpar_to_cell
 from druse_crystal.crystal import Crystal
 from druse_crystal.dataset import CrystalDataset, load_embedded
 from druse_crystal.files import replacing
+from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
+from druse_crystal.manifest import file_hash
 from jaxtyping import Float64
 
 from druse_energetics.calibration import Calibration, fit_calibration
@@ -32,6 +34,7 @@ from druse_energetics.relaxation import Relaxation, make_relaxer
 
 DATA = Path(__file__).parent / "data"
 CRYSTALS_PER_STEP = 200
+_STRUCTURE = ("lattice", "cell_abc_angles", "frac_coords", "atomic_numbers")
 PACKAGES = {"sevennet-0": "sevenn", "sevennet-l3i5": "sevenn", "chgnet": "chgnet"}
 
 
@@ -87,6 +90,7 @@ def derive_calibration(
     label: str,
     against: str,
     group: str | None = None,
+    where: str | None = None,
     relaxations: Path,
     limit: int | None = None,
     seed: int = 0,
@@ -96,47 +100,62 @@ def derive_calibration(
 
     Args:
         name: the potential.
-        table: Parquet with the columns ``lattice`` (9 numbers), ``frac_coords``, ``atomic_numbers`` and the label.
+        table: Parquet with the columns ``lattice`` (9 numbers) or ``cell_abc_angles`` (6, Å and degrees),
+            ``frac_coords``, ``atomic_numbers`` and the label.
         label: column with the DFT energy above (or decomposition energy against) the hull in eV/atom.
         against: a word for the data.
         group: column by which cross-validation leaves out, e.g. the generator; five arbitrary parts if left out.
-        relaxations: JSON lines of what is relaxed already; grows, so that a stopped run continues.
+        where: ``column=value``, the rows to take; all if left out.
+        relaxations: journal of what is relaxed already; grows, so that a stopped run continues.
         limit: relax so many at most, in random order.
         seed: of that order.
         folder: where the result goes.
+
+    Raises:
+        ValueError: for a journal of other settings, or if too few structures are left.
     """
     import pyarrow.parquet as pq
 
     from druse_energetics.reference import load_reference
 
+    digest = file_hash(table)
     columns = pq.read_table(table).to_pydict()
-    count = len(columns[label])
-    order = np.random.default_rng(seed).permutation(count)[: limit or count].tolist()
-    done = _relax_rows(name, columns, order, relaxations)
+    rows = _rows(columns, where)
+    order = np.random.default_rng(seed).permutation(rows)[: limit or len(rows)].tolist()
+    journal = Journal(relaxations, "relaxations", {"potential": name, "table": digest})
+    done = _relax_rows(name, columns, order, journal)
     reference = load_reference("embedded", potential=name)
-    judged = np.full(count, np.nan)
-    for row, record in done.items():
-        if record["status"] == "converged":
-            crystal = _crystal(record)
-            try:
-                judged[row] = reference.energy_above_hull(crystal, record["energy"])
-            except ValueError:
-                continue  # an element without a reference energy or phase
-    groups = columns[group] if group else [f"part {i % 5}" for i in range(count)]
-    statuses = [record["status"] for record in done.values()]
+    judged = np.full(len(order), np.nan)
+    for k, row in enumerate(order):
+        record = done.get(row)
+        if record is None or record["status"] != "converged":
+            continue
+        crystal = crystal_from_json(record["crystal"])
+        assert crystal is not None
+        try:
+            judged[k] = reference.energy_above_hull(crystal, record["energy"])
+        except ValueError:
+            continue  # an element without a reference energy or phase
+    statuses = [done[row]["status"] for row in order if row in done]
     calibration = fit_calibration(
         judged,
-        np.asarray(columns[label], dtype=np.float64),
-        groups,
+        np.array([columns[label][row] for row in order], dtype=np.float64),
+        [columns[group][row] if group else f"part {k % 5}" for k, row in enumerate(order)],
         potential=name,
         against=against,
         provenance={
-            "relaxed": len(done),
+            "table": table.name,
+            "sha256": digest,
+            "label": label,
+            "where": where,
+            "rows": len(rows),
+            "limit": limit,
+            "seed": seed,
             "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
             "reference": "embedded",
+            "corrections": file_hash(DATA / f"corrections-{name}.json"),
             "relaxation": "FIRE, Frechet cell filter, fmax 0.05 eV/Å, at most 500 steps",
             "package": f"{PACKAGES[name]} {version(PACKAGES[name])}",
-            "recipe": f"python -m druse_energetics.derivation calibration {name} ... --against {against}",
         },
     )
     calibration.write(folder / f"calibration-{name}-{against}.json")
@@ -179,50 +198,53 @@ def _write_energies(path: Path, ids: list[str], energies: Float64[np.ndarray, " 
         )
 
 
-def _relax_rows(name: str, columns: dict, order: list[int], relaxations: Path) -> dict[int, dict]:
-    done: dict[int, dict] = {}
-    if relaxations.is_file():
-        done = {record["row"]: record for record in map(json.loads, relaxations.read_text().splitlines())}
+def _rows(columns: dict, where: str | None) -> list[int]:
+    """Rows of a table for which ``column=value`` holds."""
+    if where is None:
+        return list(range(len(columns["atomic_numbers"])))
+    column, _, value = where.partition("=")
+    if column not in columns:
+        raise ValueError(f"--where {where}: the table has no column {column!r}")
+    return [row for row, found in enumerate(columns[column]) if str(found) == value]
+
+
+def _relax_rows(name: str, columns: dict, order: list[int], journal: Journal) -> dict[int, dict]:
+    """The relaxation of every row, from the journal or now; rows that hold no crystal are left out."""
+    known = {line["row"] for line in journal.lines}
     waiting, crystals = [], []
     for row in order:
-        if row not in done:
+        if row not in known:
             try:
-                crystals.append(
-                    _crystal({key: columns[key][row] for key in ("lattice", "frac_coords", "atomic_numbers")})
-                )
+                crystals.append(_crystal({key: columns[key][row] for key in _STRUCTURE if key in columns}))
                 waiting.append(row)
             except ValueError as error:
                 print(f"row {row} is left out: {error}", file=sys.stderr)
-    if not waiting:
-        return done
-    with relaxations.open("a") as file:
 
-        def keep(k: int, result: Relaxation) -> None:
-            crystal = result.crystal
-            record = {
+    def keep(k: int, result: Relaxation) -> None:
+        journal.keep(
+            {
                 "row": waiting[k],
                 "status": result.status,
-                "message": result.message,
                 "energy": result.energy,
-                "initial_energy": result.initial_energy,
                 "n_steps": result.n_steps,
-                "lattice": None if crystal is None else crystal.lattice.tolist(),
-                "frac_coords": None if crystal is None else crystal.frac_coords.tolist(),
-                "atomic_numbers": crystals[k].atomic_numbers.tolist(),
+                "crystal": crystal_as_json(result.crystal),
             }
-            done[waiting[k]] = record
-            file.write(json.dumps(record) + "\n")
-            file.flush()
+        )
 
+    if waiting:
         make_relaxer(name)(crystals, on_result=keep)
-    return done
+    return {line["row"]: line for line in journal.lines}
 
 
-def _crystal(record: dict) -> Crystal:
+def _crystal(row: dict) -> Crystal:
+    if "lattice" in row:
+        lattice = np.asarray(row["lattice"], dtype=np.float64).reshape(3, 3)
+    else:
+        lattice = cellpar_to_cell(row["cell_abc_angles"])
     return Crystal(
-        lattice=np.asarray(record["lattice"], dtype=np.float64).reshape(3, 3),
-        frac_coords=np.asarray(record["frac_coords"], dtype=np.float64).reshape(-1, 3),
-        atomic_numbers=np.asarray(record["atomic_numbers"], dtype=np.int64),
+        lattice=lattice,
+        frac_coords=np.asarray(row["frac_coords"], dtype=np.float64).reshape(-1, 3),
+        atomic_numbers=np.asarray(row["atomic_numbers"], dtype=np.int64),
     )
 
 
@@ -240,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     calibration.add_argument("--label", required=True)
     calibration.add_argument("--against", required=True)
     calibration.add_argument("--group")
+    calibration.add_argument("--where", metavar="COLUMN=VALUE")
     calibration.add_argument("--relaxations", type=Path, required=True)
     calibration.add_argument("--limit", type=int)
     given = parser.parse_args(arguments)
@@ -257,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         label=given.label,
         against=given.against,
         group=given.group,
+        where=given.where,
         relaxations=given.relaxations,
         limit=given.limit,
         folder=given.out,

@@ -15,7 +15,7 @@ from druse_energetics.calibration import Calibration
 from druse_energetics.reference import Reference, load_known_formulas
 from druse_energetics.relaxation import Relaxation, Relaxer
 
-from druse_evaluation.matching import Matcher, OrderedMatcher, displacement
+from druse_evaluation.matching import Matcher, OrderDisorderMatcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
@@ -61,7 +61,7 @@ def assess(
         relaxer: relaxes the crystals, unless ``relaxations`` are given.
         relaxations: results of a relaxation done before, one for each of ``crystals`` (None where there was none).
         judge: name of what gave the energies; the relaxer's name by default.
-        matcher: decides which crystals are the same; MatterGen's ordered matcher by default.
+        matcher: decides which crystals are the same; MatterGen's order-disorder matcher by default.
         known: known crystals prepared before, instead of the reference's (saves their preparation on repeated calls).
         on_progress: called with the stage, the number of crystals done and the number in all.
 
@@ -81,7 +81,7 @@ def assess(
     if len(relaxations) != len(candidates):
         raise ValueError(f"{len(relaxations)} relaxations for {len(candidates)} crystals")
     if matcher is None:
-        matcher = OrderedMatcher() if known is None else known.matcher
+        matcher = OrderDisorderMatcher() if known is None else known.matcher
     if known is None:
         known = KnownStructures(reference.crystals, reference.ids, matcher=matcher)
 
@@ -241,11 +241,11 @@ def _set_facts(
     """Facts about one crystal among the others and among the known ones."""
     if relaxed is None or first is None:
         return {}
-    matcher = known.matcher
-    prepared = matcher.prepare(relaxed)
+    prepared = known.matcher.prepare(relaxed)
+    ordered = OrderedMatcher()  # neighbours that changed places are another structure here
     initial = candidates[position].crystal
     facts: dict[str, Any] = {
-        "matches_relaxed": initial is not None and matcher.fit(matcher.prepare(initial), prepared),
+        "matches_relaxed": initial is not None and ordered.fit(ordered.prepare(initial), ordered.prepare(relaxed)),
         "unique": first == position,
         "duplicate_of": None if first == position else candidates[first].source,
     }

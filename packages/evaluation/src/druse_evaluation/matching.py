@@ -9,8 +9,9 @@ import numpy as np
 from druse_crystal.convert import to_pymatgen
 from druse_crystal.crystal import Crystal
 from jaxtyping import Float
-from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Structure
+from pymatgen.analysis.structure_matcher import OrderDisorderElementComparator, StructureMatcher
+from pymatgen.core import Element, Structure
+from scipy.sparse.csgraph import connected_components
 
 type FormulaKey = tuple[tuple[int, int], ...]
 
@@ -114,6 +115,93 @@ class OrderedMatcher:
                 return bool(self._pymatgen.fit(a.structure, b.structure, skip_structure_reduction=True))
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
                 return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderDisorderMatcher:
+    """Same structure, or the same once similar elements may share their sites: two orderings of one alloy are one.
+
+    The matcher of MatterGen's published rates (Zeni et al., Nature 639, 624 (2025)). Crystals that ``OrderedMatcher``
+    tells apart are compared again after the first of them has been disordered: elements whose atomic radii differ by at most ``max_radius_difference`` of their mean and whose electronegativities by at most
+    ``max_electronegativity_difference`` are exchanged for a mixture of them, in the shares that they have in the
+    crystal. An element without a known radius or electronegativity mixes with none.
+
+    Attributes:
+        max_radius_difference: relative.
+        max_electronegativity_difference: on Pauling's scale.
+        ordered: decides first; its tolerances also hold for the disordered crystal.
+    """
+
+    max_radius_difference: float = 0.3
+    max_electronegativity_difference: float = 1.0
+    ordered: OrderedMatcher = field(default_factory=OrderedMatcher)
+    name: str = "order-disorder"
+    _pymatgen: StructureMatcher = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        matcher = StructureMatcher(
+            ltol=self.ordered.ltol,
+            stol=self.ordered.stol,
+            angle_tol=self.ordered.angle_tol,
+            primitive_cell=self.ordered.primitive_cell,
+            scale=self.ordered.scale,
+            attempt_supercell=True,
+            allow_subset=True,
+            comparator=OrderDisorderElementComparator(),
+        )
+        object.__setattr__(self, "_pymatgen", matcher)
+
+    def prepare(self, crystal: Crystal) -> Comparable:
+        """As ``OrderedMatcher`` does it."""
+        return self.ordered.prepare(crystal)
+
+    def fit(self, a: Comparable, b: Comparable) -> bool:
+        """True if both are the same structure, or ``b`` is an ordering of the disordered ``a``."""
+        if self.ordered.fit(a, b):
+            return True
+        if a.key != b.key or not _comparable_cells(
+            a.structure, b.structure, ltol=self.ordered.ltol, scale=self.ordered.scale
+        ):
+            return False
+        mixtures = self.mixtures(a.key)
+        if not mixtures:
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                disordered = a.structure.copy()
+                disordered.replace_species(mixtures, in_place=True)
+                return bool(self._pymatgen.fit(disordered, b.structure))
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+                return False
+
+    def mixtures(self, key: FormulaKey) -> dict[str, dict[str, float]]:
+        """For every element that mixes with others of the formula the mixture: shares of its elements, summing to 1."""
+        elements = [Element.from_Z(z) for z, _ in key]
+        similar = np.array([[self._similar(a, b) for b in elements] for a in elements])
+        _, group = connected_components(similar, directed=False)
+        found = {}
+        for label in set(group.tolist()):
+            members = np.flatnonzero(group == label)
+            total = sum(key[i][1] for i in members)
+            if len(members) > 1:
+                mixture = {elements[i].symbol: key[i][1] / total for i in members}
+                found |= {elements[i].symbol: mixture for i in members}
+        return found
+
+    def _similar(self, a: Element, b: Element) -> bool:
+        radius_a, radius_b = _radius(a), _radius(b)
+        if radius_a is None or radius_b is None or math.isnan(a.X) or math.isnan(b.X):
+            return False
+        if abs(a.X - b.X) > self.max_electronegativity_difference:
+            return False
+        return 2 * abs(radius_a - radius_b) / (radius_a + radius_b) <= self.max_radius_difference
+
+
+def _radius(element: Element) -> float | None:
+    """Atomic radius in Å (Slater), None where pymatgen knows none."""
+    radius = element.data.get("Atomic radius")
+    return float(radius) if isinstance(radius, int | float) else None
 
 
 @dataclass(frozen=True, kw_only=True)
