@@ -122,7 +122,8 @@ class OrderDisorderMatcher:
     """Same structure, or the same once similar elements may share their sites: two orderings of one alloy are one.
 
     The matcher of MatterGen's published rates (Zeni et al., Nature 639, 624 (2025)). Crystals that ``OrderedMatcher``
-    tells apart are compared again after the first of them has been disordered: elements whose atomic radii differ by at most ``max_radius_difference`` of their mean and whose electronegativities by at most
+    tells apart are compared again after the first of them has been disordered: elements whose atomic radii differ by at
+    most ``max_radius_difference`` of their mean and whose electronegativities by at most
     ``max_electronegativity_difference`` are exchanged for a mixture of them, in the shares that they have in the
     crystal. An element without a known radius or electronegativity mixes with none.
 
