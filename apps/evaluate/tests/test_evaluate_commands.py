@@ -11,7 +11,7 @@ from druse_evaluate import judging
 from druse_evaluate.cli import app
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig, with_options
 from druse_evaluate.store import RelaxationStore
-from druse_evaluation.matching import OrderDisorderMatcher
+from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.table import Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
@@ -93,7 +93,7 @@ def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
             store=RelaxationStore(tmp_path / "relaxations.jsonl", {}),
             display=Display(quiet=True),
             reference=reference,
-            known=KnownStructures(reference.crystals, matcher=OrderDisorderMatcher()),
+            known=KnownStructures(reference.crystals, matcher=OrderedMatcher()),
             relaxer=relaxer,
         )
         assert shown[-1] == {"converged": 3, "≤ 0.1 eV/atom": 3, "new among them": 1, "exploded": 1, "overlap": 1}

@@ -7,7 +7,7 @@ import pytest
 from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
 from druse_evaluation.assessment import assess
-from druse_evaluation.matching import OrderDisorderMatcher
+from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.metrics import calibrated_sun_rate, energy_above_hull, funnel, measure, sun_rate
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.report import render_report
@@ -184,7 +184,7 @@ def test_ranking_puts_new_converged_crystals_first(assessment):
 
 
 def test_finished_relaxations_and_prepared_reference(assessment, reference):
-    known = KnownStructures(reference.crystals, reference.ids, matcher=OrderDisorderMatcher())
+    known = KnownStructures(reference.crystals, reference.ids, matcher=OrderedMatcher())
     results = [*RESULTS[:6], None, None, RESULTS[6]]
     again = assess(CANDIDATES, reference=reference, relaxations=results, judge="answers", known=known)
     assert again.table.equals(assessment.table)

@@ -13,7 +13,7 @@ from druse_energetics.potential import Potential
 from druse_energetics.reference import Reference
 from druse_energetics.relaxation import refusal
 from druse_evaluation.assessment import DOUBTFUL
-from druse_evaluation.matching import OrderDisorderMatcher
+from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.validity import composition_valid, structure_valid
 
@@ -67,7 +67,7 @@ def screen(
         if on_progress is not None:
             on_progress(len(energies), len(pool))
     above = np.array([_above_hull(reference, c, e) for c, e in zip(pool, energies, strict=True)])
-    matcher = OrderDisorderMatcher()
+    matcher = OrderedMatcher()
     first = np.array([i == j for i, j in enumerate(first_occurrences(pool, matcher=matcher))], dtype=bool)
     known = KnownStructures(reference.crystals, matcher=matcher)
     new = first & np.array([known.first_match(crystal) is None for crystal in pool], dtype=bool)

@@ -203,7 +203,7 @@ def judge(
     """
     from druse_energetics.reference import load_reference
     from druse_evaluation.assessment import assess
-    from druse_evaluation.matching import OrderDisorderMatcher
+    from druse_evaluation.matching import OrderedMatcher
     from druse_evaluation.metrics import measure
     from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.report import write_report
@@ -215,7 +215,7 @@ def judge(
             reference = load_reference(config.reference, potential=config.relaxation.potential)
     out = writable_folder(out)
     store = RelaxationStore(out / "relaxations.jsonl", relaxation_settings(config.relaxation))
-    known = KnownStructures(reference.crystals, reference.ids, matcher=OrderDisorderMatcher())
+    known = KnownStructures(reference.crystals, reference.ids, matcher=OrderedMatcher())
     with manifest.stage("relaxation"):
         relaxations = relax_all(
             [c.crystal for c in candidates],

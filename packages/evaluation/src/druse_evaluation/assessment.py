@@ -15,7 +15,7 @@ from druse_energetics.calibration import Calibration
 from druse_energetics.reference import Reference, load_known_formulas
 from druse_energetics.relaxation import Relaxation, Relaxer
 
-from druse_evaluation.matching import Matcher, OrderDisorderMatcher, OrderedMatcher, displacement
+from druse_evaluation.matching import Matcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
@@ -61,7 +61,7 @@ def assess(
         relaxer: relaxes the crystals, unless ``relaxations`` are given.
         relaxations: results of a relaxation done before, one for each of ``crystals`` (None where there was none).
         judge: name of what gave the energies; the relaxer's name by default.
-        matcher: decides which crystals are the same; MatterGen's order-disorder matcher by default.
+        matcher: decides which crystals are the same; MatterGen's ordered matcher by default.
         known: known crystals prepared before, instead of the reference's (saves their preparation on repeated calls).
         on_progress: called with the stage, the number of crystals done and the number in all.
 
@@ -81,7 +81,7 @@ def assess(
     if len(relaxations) != len(candidates):
         raise ValueError(f"{len(relaxations)} relaxations for {len(candidates)} crystals")
     if matcher is None:
-        matcher = OrderDisorderMatcher() if known is None else known.matcher
+        matcher = OrderedMatcher() if known is None else known.matcher
     if known is None:
         known = KnownStructures(reference.crystals, reference.ids, matcher=matcher)
 
