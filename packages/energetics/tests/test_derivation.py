@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -98,10 +99,12 @@ def test_known_crystals_need_no_correction(known, relaxed, tmp_path, angles):
 def test_other_tables_and_columns_are_refused(known, relaxed, tmp_path):
     table, journal = tmp_path / "table.parquet", tmp_path / "relaxed.jsonl"
     write_table(table, known[0], angles=False)
-    settings = {"label": "above", "against": "known", "relaxations": journal, "folder": tmp_path}
-    derive_calibration("sevennet-0", table, **settings)
+    derive = partial(
+        derive_calibration, "sevennet-0", table, label="above", against="known", relaxations=journal, folder=tmp_path
+    )
+    derive()
     with pytest.raises(ValueError, match="no column 'origin'"):
-        derive_calibration("sevennet-0", table, where="origin=x", **settings)
+        derive(where="origin=x")
     write_table(table, known[0].select(np.arange(NUMBER - 1)), angles=False)
     with pytest.raises(ValueError, match="other settings"):
-        derive_calibration("sevennet-0", table, **settings)
+        derive()

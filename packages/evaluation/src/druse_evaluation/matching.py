@@ -164,7 +164,7 @@ class OrderDisorderMatcher:
             a.structure, b.structure, ltol=self.ordered.ltol, scale=self.ordered.scale
         ):
             return False
-        mixtures = self.mixtures(a.key)
+        mixtures: dict[Any, Any] = {**self.mixtures(a.key)}
         if not mixtures:
             return False
         with warnings.catch_warnings():
