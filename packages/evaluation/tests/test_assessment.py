@@ -4,11 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from druse_crystal.crystal import Crystal
 from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
 from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
-from druse_evaluation.metrics import calibrated_sun_rate, energy_above_hull, funnel, measure, sun_rate
+from druse_evaluation.metrics import Rate, calibrated_sun_rate, energy_above_hull, funnel, measure, sun_rate
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.report import render_report
 from druse_evaluation.summary import calibration_gap
@@ -130,6 +131,53 @@ def test_uniqueness_and_novelty(assessment):
     assert sun_rate(assessment).count == 2
     assert sun_rate(assessment).total == 9
     assert [s.count for s in funnel(assessment)] == [9, 7, 6, 4, 3, 2, 1]
+
+
+def alloy(layers: str) -> Crystal:
+    """Copper and gold on the sites of one face-centred cubic cell, in layers along [001] or [111]."""
+    axes = {"001": [[1, 1, 0], [1, -1, 0], [0, 0, 2]], "111": [[1, -1, 0], [0, 1, -1], [4, 4, 4]]}[layers]
+    lattice = 3.9 / 2 * np.array(axes, float)
+    if layers == "001":
+        return Crystal(
+            lattice=lattice, frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), atomic_numbers=np.array([29, 79])
+        )
+    heights = np.arange(6)
+    shifts = np.outer(heights, [1 / 3, 2 / 3, 0]) + np.outer(heights, [0, 0, 1 / 6])
+    return Crystal(lattice=lattice, frac_coords=shifts % 1.0, atomic_numbers=np.array([29, 79] * 3))
+
+
+def test_orderings_of_a_known_alloy_are_not_novel_to_the_published_matcher(reference):
+    reference = replace(reference, crystals=[salt(5.64), alloy("001")], ids=["rock salt", "CuAu"])
+    crystals = [alloy("111"), alloy("001"), alloy("111")]
+    found = assess(
+        crystals, reference=reference, relaxer=AnsweringRelaxer([relaxed(crystal, -0.1) for crystal in crystals])
+    )
+    assert found.flags("novel").tolist() == [True, False, True]
+    assert found.flags("novel_order_disorder").tolist() == [False, False, False]
+    assert found.flags("unique").tolist() == [True, True, False]
+    assert found.flags("unique_order_disorder").tolist() == [True, False, False]
+
+
+def test_structure_types_of_other_elements(assessment):
+    assert assessment.strings("prototype_id")[:4] == ["rock salt", None, None, "rock salt"]
+    assert assessment.flags("new_prototype")[:4].tolist() == [False, True, True, False]
+    values = {m.metric.name: m.value for m in measure(assessment)}
+    assert values["new_prototype"] == Rate(1, len(CANDIDATES))
+    assert values["sun_new_prototype"] == Rate(1, len(CANDIDATES))
+    assert values["sun_order_disorder"] == values["sun"]
+    assert not {"novelty_training", "sun_training"} & values.keys()
+
+
+def test_novelty_against_the_training_set(reference):
+    training = KnownStructures([simple_cubic_salt(3.6)], ["learnt"], matcher=OrderedMatcher())
+    assessment = assess(CANDIDATES, reference=reference, relaxer=AnsweringRelaxer(RESULTS), training=training)
+    assert assessment.table["novel_to_training"].to_pylist()[:4] == [True, False, False, True]
+    assert assessment.strings("training_match_id")[1] == "learnt"
+    assert assessment.metadata["n_training_structures"] == 1
+    values = {m.metric.name: m.value for m in measure(assessment)}
+    assert values["sun"] == Rate(2, len(CANDIDATES))
+    assert values["sun_training"] == Rate(1, len(CANDIDATES))
+    assert "in the training set: learnt" in render_report(assessment)
 
 
 def test_what_is_unknown_is_null_not_false(assessment):

@@ -84,6 +84,10 @@ def evaluate(
         str | None,
         typer.Option(help="embedded (default), embedded-POTENTIAL (its own energies), or a path.", show_default=False),
     ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option(help="Crystals that the generator learnt from, for novelty against them.", show_default=False),
+    ] = None,
     requested: Annotated[
         int | None,
         typer.Option(help="How many crystals were asked for, if fewer exist; missing ones count.", show_default=False),
@@ -112,6 +116,7 @@ def evaluate(
         settings = with_options(
             read_settings(config, EvaluationConfig),
             reference=reference,
+            training=training,
             potential=potential,
             fmax=fmax,
             max_steps=0 if no_relax else max_steps,

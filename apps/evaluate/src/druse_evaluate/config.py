@@ -29,11 +29,13 @@ class EvaluationConfig:
 
     Attributes:
         reference: ``embedded``, or the path of a reference.
+        training: dataset or files of the crystals that the generator has learnt from, for novelty against them.
         relaxation: how they are relaxed first.
         n_best: crystals drawn in the report.
     """
 
     reference: str = "embedded"
+    training: str | None = None
     relaxation: RelaxationConfig = field(default_factory=RelaxationConfig)
     n_best: int = 9
 
@@ -42,6 +44,10 @@ class EvaluationConfig:
         return asdict(self)
 
 
-def with_options(config: EvaluationConfig, *, reference: str | None, **relaxation: Any) -> EvaluationConfig:
+def with_options(
+    config: EvaluationConfig, *, reference: str | None, training: str | None = None, **relaxation: Any
+) -> EvaluationConfig:
     """The settings with those replaced that were given (not None) on the command line."""
-    return override(config, reference=reference, relaxation=override(config.relaxation, **relaxation))
+    return override(
+        config, reference=reference, training=training, relaxation=override(config.relaxation, **relaxation)
+    )

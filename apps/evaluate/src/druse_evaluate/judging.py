@@ -216,6 +216,7 @@ def judge(
     out = writable_folder(out)
     store = RelaxationStore(out / "relaxations.jsonl", relaxation_settings(config.relaxation))
     known = KnownStructures(reference.crystals, reference.ids, matcher=OrderedMatcher())
+    training = None if config.training is None else read_training(Path(config.training), display=display)
     with manifest.stage("relaxation"):
         relaxations = relax_all(
             [c.crystal for c in candidates],
@@ -233,6 +234,7 @@ def judge(
             relaxations=relaxations,
             judge=config.relaxation.potential,
             known=known,
+            training=training,
             on_progress=display.update,
         )
     measured = measure(assessment)
@@ -245,6 +247,20 @@ def judge(
         write_report(out / "report.html", assessment, title=title, manifest=manifest.as_dict(), n_best=config.n_best)
     manifest.write(out / "manifest.json")
     return assessment
+
+
+def read_training(path: Path, *, display: Display) -> "KnownStructures":
+    """The crystals that a generator has learnt from; those that cannot be read are named and left out.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    from druse_evaluation.matching import OrderedMatcher
+    from druse_evaluation.novelty import KnownStructures
+
+    results = read_inputs([path], display=display)
+    found = [(r.crystal, str(r.info.get("id") or r.source)) for r in results if r.crystal is not None]
+    return KnownStructures([crystal for crystal, _ in found], [name for _, name in found], matcher=OrderedMatcher())
 
 
 def relaxation_settings(config: RelaxationConfig) -> dict[str, str | float | int]:

@@ -32,6 +32,7 @@ class Reference:
         ids: a name for each of them.
         calibrations: error of the judged hull distance against DFT, by what it was measured on; empty if it was never
             measured for this pair of hull and potential.
+        standard_form: the known structures are primitive and Niggli-reduced already, as datasets of Druse are.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Reference:
     crystals: Sequence[Crystal]
     ids: Sequence[str]
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    standard_form: bool = False
 
     @property
     def residual(self) -> Residual:
@@ -159,6 +161,7 @@ def _embedded(potential: str) -> Reference:
         crystals=dataset.crystals,
         ids=dataset.ids.tolist(),
         calibrations={c.against: c for a in CALIBRATED_AGAINST if (c := load_calibration(potential, a)) is not None},
+        standard_form=True,
     )
 
 
@@ -187,6 +190,7 @@ def _own_hull(name: str, potential: str) -> Reference:
         corrections=corrections,
         crystals=dataset.crystals,
         ids=dataset.ids.tolist(),
+        standard_form=True,
     )
 
 

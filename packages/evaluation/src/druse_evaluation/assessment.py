@@ -15,8 +15,9 @@ from druse_energetics.calibration import Calibration
 from druse_energetics.reference import Reference, load_known_formulas
 from druse_energetics.relaxation import Relaxation, Relaxer
 
-from druse_evaluation.matching import Matcher, OrderedMatcher, displacement
+from druse_evaluation.matching import Matcher, OrderDisorderMatcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
+from druse_evaluation.novelty_levels import NoveltyLevels
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
 
@@ -44,6 +45,7 @@ def assess(
     judge: str | None = None,
     matcher: Matcher | None = None,
     known: KnownStructures | None = None,
+    training: KnownStructures | None = None,
     on_progress: OnProgress | None = None,
 ) -> Assessment:
     """Compute every fact about every crystal that was asked for.
@@ -63,6 +65,7 @@ def assess(
         judge: name of what gave the energies; the relaxer's name by default.
         matcher: decides which crystals are the same; MatterGen's ordered matcher by default.
         known: known crystals prepared before, instead of the reference's (saves their preparation on repeated calls).
+        training: crystals that the generator has learnt from, for novelty against them.
         on_progress: called with the stage, the number of crystals done and the number in all.
 
     Returns:
@@ -95,14 +98,20 @@ def assess(
     _add_calibrated(rows, calibrations)
     relaxed: list[Crystal | None] = [row.get("relaxed") for row in rows]
     firsts = first_occurrences(relaxed, matcher=matcher, on_crystal=lambda n: progress("uniqueness", n, total))
+    levels = NoveltyLevels(reference, training=training) if len(known) else None
+    orderings = first_occurrences(relaxed, matcher=OrderDisorderMatcher()) if levels else [None] * total
     for i, (row, crystal, first) in enumerate(zip(rows, relaxed, firsts, strict=True)):
         row.update(_set_facts(i, row, crystal, first, known, formulas, candidates))
+        if levels and crystal is not None:
+            row.update(levels.facts(crystal, novel=row["novel"], match_id=row["match_id"]))
+            row["unique_order_disorder"] = orderings[i] == i
         progress("novelty", i + 1, total)
     return Assessment.from_rows(
         rows,
         metadata={
             "reference": reference.name,
             "n_known_structures": len(known),
+            "n_training_structures": 0 if training is None else len(training),
             "judge": judge,
             "matcher": matcher.name,
             "symprec": SYMPREC,

@@ -226,6 +226,37 @@ def rmsd_figure(assessment: Assessment) -> go.Figure:
     return _tidy(figure, barmode="stack", bargap=0.04)
 
 
+def diversity_figure(assessment: Assessment) -> go.Figure:
+    """How many of the first n crystals are the first of their kind, and how many of these are also new, against n."""
+    number = np.arange(1, len(assessment) + 1)
+    unique = assessment.flags("unique")
+    curves = [("unique", unique, MUTED), ("unique and novel", unique & assessment.flags("novel"), ACCENT)]
+    if assessment.metadata.get("n_training_structures", 0):
+        new = unique & assessment.flags("novel") & assessment.flags("novel_to_training")
+        curves.append(("nor in the training set", new, SECOND))
+    figure = go.Figure()
+    for name, flags, color in curves:
+        figure.add_scatter(
+            x=number,
+            y=np.cumsum(flags),
+            mode="lines",
+            name=name,
+            line={"color": color, "width": 2.5},
+            hovertemplate="%{y} of the first %{x}<extra>" + name + "</extra>",
+        )
+    figure.add_scatter(
+        x=[0, len(assessment)],
+        y=[0, len(assessment)],
+        mode="lines",
+        line={"color": WARM, "width": 1, "dash": "dot"},
+        name="all",
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title="crystals asked for")
+    figure.update_yaxes(title="of these")
+    return _tidy(figure)
+
+
 def size_figure(assessment: Assessment) -> go.Figure:
     """How many atoms and how many elements the crystals have."""
     atoms = Counter(int(n) for n in assessment.values("num_atoms") if not np.isnan(n))

@@ -37,6 +37,11 @@ class Comparable:
     structure: Structure
 
 
+def as_is(crystal: Crystal) -> Comparable:
+    """A crystal that is primitive and reduced already, ready for comparisons."""
+    return Comparable(formula_key(crystal), to_pymatgen(crystal))
+
+
 @runtime_checkable
 class Matcher(Protocol):
     """Decides whether two crystals are the same. Only crystals with the same ``key`` are ever compared."""

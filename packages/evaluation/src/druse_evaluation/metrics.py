@@ -208,6 +208,21 @@ def new_formula_rate(a: Assessment) -> Rate:
     return Rate(int(new.sum()), len(a))
 
 
+def order_disorder_novelty(a: Assessment) -> Rate:
+    """Unique and novel to the order-disorder matcher: two orderings of one alloy are the same."""
+    return rate(a, "unique_order_disorder", "novel_order_disorder")
+
+
+def training_novelty(a: Assessment) -> Rate:
+    """Unique and neither in the reference nor among the training crystals."""
+    return rate(a, "unique", "novel", "novel_to_training")
+
+
+def new_prototype_rate(a: Assessment) -> Rate:
+    """Unique, and of a structure type that the reference does not have with any elements."""
+    return rate(a, "unique", "new_prototype")
+
+
 def metastable_rate(a: Assessment) -> Rate:
     """At most 0.1 eV/atom above the hull, as judged (MatterGen's "stable")."""
     return rate(a, "metastable")
@@ -221,6 +236,21 @@ def stable_rate(a: Assessment) -> Rate:
 def sun_rate(a: Assessment) -> Rate:
     """Metastable, unique and novel, as judged (MatterGen's S.U.N.)."""
     return rate(a, "metastable", "unique", "novel")
+
+
+def order_disorder_sun_rate(a: Assessment) -> Rate:
+    """Metastable, and unique and novel to the order-disorder matcher: MatterGen's published S.U.N."""
+    return rate(a, "metastable", "unique_order_disorder", "novel_order_disorder")
+
+
+def training_sun_rate(a: Assessment) -> Rate:
+    """Metastable, unique, and neither in the reference nor among the training crystals."""
+    return rate(a, "metastable", "unique", "novel", "novel_to_training")
+
+
+def new_prototype_sun_rate(a: Assessment) -> Rate:
+    """Metastable, unique, and of a structure type that the reference does not have with any elements."""
+    return rate(a, "metastable", "unique", "new_prototype")
 
 
 def strict_sun_rate(a: Assessment) -> Rate:
@@ -308,6 +338,19 @@ METRICS: tuple[Metric, ...] = (
     Metric("novelty", "novel", "not in the reference", novelty),
     Metric("unique_novelty", "unique, novel", "both", unique_novelty),
     Metric("new_formula", "unique, of a new formula", "no known material has this formula", new_formula_rate),
+    Metric(
+        "novelty_order_disorder",
+        "unique, novel (order-disorder)",
+        "two orderings of one alloy are the same",
+        order_disorder_novelty,
+    ),
+    Metric("novelty_training", "unique, novel, not in the training set", "nor in the reference", training_novelty),
+    Metric(
+        "new_prototype",
+        "unique, of a new structure type",
+        "not in the reference with any elements",
+        new_prototype_rate,
+    ),
     *_as_judged_and_calibrated(
         "metastable",
         "metastable",
@@ -320,6 +363,24 @@ METRICS: tuple[Metric, ...] = (
     ),
     *_as_judged_and_calibrated(
         "sun", "metastable, unique, novel", "S.U.N. at 0.1 eV/atom", sun_rate, calibrated_sun_rate
+    ),
+    Metric(
+        "sun_order_disorder",
+        "metastable, unique, novel (order-disorder; as judged)",
+        "the published S.U.N.",
+        order_disorder_sun_rate,
+    ),
+    Metric(
+        "sun_training",
+        "metastable, unique, novel, not in the training set (as judged)",
+        "nor in the reference",
+        training_sun_rate,
+    ),
+    Metric(
+        "sun_new_prototype",
+        "metastable, unique, of a new structure type (as judged)",
+        "not in the reference with any elements",
+        new_prototype_sun_rate,
     ),
     *_as_judged_and_calibrated(
         "strict_sun", "stable, unique, novel", "S.U.N. at 0 eV/atom", strict_sun_rate, calibrated_strict_sun_rate
@@ -378,7 +439,13 @@ def measure(assessment: Assessment) -> list[Measured]:
     """
     calibrations = assessment.calibrated_on()
     known = assessment.metadata.get("n_known_structures", 0) > 0
-    needs_known = ("novelty", "unique_novelty", "new_formula", "sun", "strict_sun")
+    needs_known = {
+        metric.name
+        for metric in METRICS
+        if metric.name.startswith(("novelty", "unique_novelty", "new_", "sun", "strict_sun"))
+    }
+    needs_training = ("novelty_training", "sun_training")
+    trained = assessment.metadata.get("n_training_structures", 0) > 0
     steps = assessment.values("n_steps")
     moved = bool((steps > 0).any()) or not bool((steps == 0).any())
     needs_moved = ("convergence", "match", "rmsd")
@@ -387,6 +454,7 @@ def measure(assessment: Assessment) -> list[Measured]:
         for metric in METRICS
         if (metric.against is None or metric.against in calibrations)
         and (known or metric.name.partition("_calibrated_")[0] not in needs_known)
+        and (trained or metric.name not in needs_training)
         and (moved or metric.name not in needs_moved)
     ]
 

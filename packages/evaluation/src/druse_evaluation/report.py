@@ -49,6 +49,7 @@ _SHOWN: tuple[tuple[str, str, int | None], ...] = (
     ("unique", "unique", None),
     ("novel", "novel", None),
     ("match_id", "same as", None),
+    ("prototype_id", "structure type of", None),
     ("status", "status", None),
     ("message", "message", None),
 )
@@ -99,6 +100,7 @@ def render_report(
         "space_groups": figures.space_group_figure(assessment),
         "rmsd": figures.rmsd_figure(assessment),
         "sizes": figures.size_figure(assessment),
+        "diversity": figures.diversity_figure(assessment),
     }
     data = {
         "figures": {name: json.loads(figure.to_json()) for name, figure in pictures.items()},
@@ -260,6 +262,12 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
     chips = []
     if facts["novel"] is not None:
         chips.append(("novel", "good") if facts["novel"] else (f"known: {facts['match_id']}", "warn"))
+    if facts["novel"] and facts["novel_order_disorder"] is False:
+        chips.append(("ordering of a known alloy", "warn"))
+    if facts["novel"] and facts["novel_to_training"] is False:
+        chips.append((f"in the training set: {facts['training_match_id']}", "warn"))
+    if facts["new_prototype"]:
+        chips.append(("new structure type", "good"))
     if facts["unique"] is False:
         chips.append(("repeated", "warn"))
     if facts["status"] == "doubtful":
