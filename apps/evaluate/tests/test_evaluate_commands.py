@@ -241,3 +241,28 @@ def test_names_of_files():
         "crystal",
         "ü-3",
     ]
+
+
+def test_second_judge_and_training_set(small_world, folder):
+    """The second judge relaxes what the first has relaxed, and its work is kept beside the first's."""
+    small_world.results += [relaxed(salt(5.66), -2.0), relaxed(simple_cubic_salt(3.52), -1.8)]
+    write_cif(folder / "learnt" / "a.cif", simple_cubic_salt(3.5))
+    call = ["evaluate", str(folder / "in"), "--out", str(folder / "out"), "--judge", "chgnet", "-q"]
+    result = CliRunner().invoke(app, [*call, "--training", str(folder / "learnt"), "--json"])
+    assert result.exit_code == 0, result.output
+    assessment = Assessment.read(folder / "out" / "crystals.parquet")
+    assert assessment.metadata["judges"] == ["sevennet-0", "chgnet"]
+    assert assessment.values("disagreement")[:2] == pytest.approx([0.0, 0.15])
+    assert "a.cif" in (assessment.strings("training_match_id")[1] or "")
+    assert (folder / "out" / "relaxations-chgnet.jsonl").is_file()
+    metrics = json.loads(result.stdout)["metrics"]
+    assert metrics["sun_agreed"]["count"] == 0
+    assert metrics["sun"]["count"] == metrics["sun_training"]["count"] + 1
+
+
+@pytest.mark.parametrize("judge", ["sevennet-0", "chgpt"])
+def test_judges_that_make_no_sense(small_world, folder, judge):
+    result = CliRunner().invoke(app, ["evaluate", str(folder / "in"), "--out", str(folder / "out"), "--judge", judge])
+    assert result.exit_code == 2
+    assert judge in result.output
+    assert not (folder / "out").exists()

@@ -9,8 +9,9 @@ from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
 from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
-from druse_evaluation.metrics import Rate, calibrated_sun_rate, energy_above_hull, funnel, measure, sun_rate
+from druse_evaluation.metrics import Average, Rate, calibrated_sun_rate, energy_above_hull, funnel, measure, sun_rate
 from druse_evaluation.novelty import KnownStructures
+from druse_evaluation.opinion import Opinion
 from druse_evaluation.report import render_report
 from druse_evaluation.summary import calibration_gap
 from druse_evaluation.table import COLUMNS, Assessment
@@ -178,6 +179,26 @@ def test_novelty_against_the_training_set(reference):
     assert values["sun"] == Rate(2, len(CANDIDATES))
     assert values["sun_training"] == Rate(1, len(CANDIDATES))
     assert "in the training set: learnt" in render_report(assessment)
+
+
+def test_second_opinions(reference):
+    """The second judge finds the polymorph 0.1 eV/atom higher, and has nothing to say about potassium bromide."""
+    second = [relaxed(salt(5.7), -2.0), *(relaxed(simple_cubic_salt(3.6), -1.85) for _ in range(2)), None]
+    opinions = {
+        "sevennet-0": Opinion(reference=reference, relaxations=[*RESULTS[:6], None, None, RESULTS[6]]),
+        "chgnet": Opinion(reference=reference, relaxations=[*second, None, None, None, None, relaxed(salt(5.7), -1.4)]),
+    }
+    assessment = assess(CANDIDATES, reference=reference, relaxer=AnsweringRelaxer(RESULTS), opinions=opinions)
+    assert assessment.values("energy_above_own_hull_sevennet-0")[:4] == pytest.approx([0.0, 0.05, 0.05, -0.05])
+    assert assessment.values("energy_above_own_hull_chgnet")[:3] == pytest.approx([0.0, 0.15, 0.15])
+    assert assessment.values("disagreement")[[0, 1, 2, 8]] == pytest.approx([0.0, 0.1, 0.1, 0.1])
+    assert np.isnan(assessment.values("disagreement")[3:8]).all()
+    assert assessment.table["metastable_to_all"].to_pylist()[:4] == [True, False, False, False]
+    values = {m.metric.name: m.value for m in measure(assessment)}
+    assert values["sun_agreed"] == Rate(0, len(CANDIDATES))
+    assert isinstance(values["disagreement"], Average)
+    assert values["disagreement"].mean == pytest.approx(0.075)
+    assert assessment.metadata["judges"] == ["sevennet-0", "chgnet"]
 
 
 def test_what_is_unknown_is_null_not_false(assessment):

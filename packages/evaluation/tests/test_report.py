@@ -55,7 +55,16 @@ def test_the_page_is_self_contained(page_of, reference):
 
 def test_the_page_holds_figures_crystals_and_every_row(page_of, reference):
     data = page_data(page_of(reference, [simple_cubic_salt(3.4), None, salt(5.5)]))
-    assert set(data["figures"]) == {"funnel", "hull", "cumulative", "elements", "space_groups", "rmsd", "sizes", "diversity"}
+    assert set(data["figures"]) == {
+        "funnel",
+        "hull",
+        "cumulative",
+        "elements",
+        "space_groups",
+        "rmsd",
+        "sizes",
+        "diversity",
+    }
     assert [c["name"] for c in data["crystals"]] == ["NaCl-0000", "NaCl-0002"]
     assert "_symmetry_Int_Tables_number   221" in data["crystals"][0]["cif"]
     assert len(data["table"]["rows"]) == 3

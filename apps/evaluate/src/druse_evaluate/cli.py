@@ -92,6 +92,10 @@ def evaluate(
         int | None,
         typer.Option(help="How many crystals were asked for, if fewer exist; missing ones count.", show_default=False),
     ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="A further potential that judges on its own hull; may be given twice.", show_default=False),
+    ] = None,
     no_relax: Annotated[bool, typer.Option("--no-relax", help="Judge the crystals as they are.")] = False,
     config: Settings = None,
     potential: PotentialName = None,
@@ -111,12 +115,14 @@ def evaluate(
         from druse_crystal.settings import read_settings
 
         from druse_evaluate.config import EvaluationConfig, with_options
-        from druse_evaluate.judging import judge, pad, read_inputs
+        from druse_evaluate.judging import judge as run
+        from druse_evaluate.judging import pad, read_inputs
 
         settings = with_options(
             read_settings(config, EvaluationConfig),
             reference=reference,
             training=training,
+            judges=tuple(judge) if judge else None,
             potential=potential,
             fmax=fmax,
             max_steps=0 if no_relax else max_steps,
@@ -127,7 +133,7 @@ def evaluate(
             candidates = pad(read_inputs(inputs, display=display), requested)
             for path in inputs:
                 manifest.add_input(path)
-            assessment = judge(candidates, out=out, config=settings, display=display, manifest=manifest)
+            assessment = run(candidates, out=out, config=settings, display=display, manifest=manifest)
         print_metrics(assessment, as_json=as_json)
         if not as_json:
             display.say(f"{_in_words(manifest.results['status'])}: {out / 'report.html'}")

@@ -31,12 +31,14 @@ class EvaluationConfig:
         reference: ``embedded``, or the path of a reference.
         training: dataset or files of the crystals that the generator has learnt from, for novelty against them.
         relaxation: how they are relaxed first.
+        judges: further potentials that judge the relaxed crystals, each on the hull of its own energies.
         n_best: crystals drawn in the report.
     """
 
     reference: str = "embedded"
     training: str | None = None
     relaxation: RelaxationConfig = field(default_factory=RelaxationConfig)
+    judges: tuple[str, ...] = ()
     n_best: int = 9
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,9 +47,18 @@ class EvaluationConfig:
 
 
 def with_options(
-    config: EvaluationConfig, *, reference: str | None, training: str | None = None, **relaxation: Any
+    config: EvaluationConfig,
+    *,
+    reference: str | None,
+    training: str | None = None,
+    judges: tuple[str, ...] | None = None,
+    **relaxation: Any,
 ) -> EvaluationConfig:
     """The settings with those replaced that were given (not None) on the command line."""
     return override(
-        config, reference=reference, training=training, relaxation=override(config.relaxation, **relaxation)
+        config,
+        reference=reference,
+        training=training,
+        judges=judges,
+        relaxation=override(config.relaxation, **relaxation),
     )

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from druse_evaluate.store import RelaxationStore
 if TYPE_CHECKING:
     from druse_energetics.reference import Reference
     from druse_evaluation.novelty import KnownStructures
+    from druse_evaluation.opinion import Opinion
     from druse_evaluation.table import Assessment
 
 
@@ -210,6 +212,7 @@ def judge(
     from druse_evaluation.summary import as_json
 
     check_relaxation(config.relaxation)
+    check_judges(config)
     if reference is None:
         with manifest.stage("reference"):
             reference = load_reference(config.reference, potential=config.relaxation.potential)
@@ -227,6 +230,10 @@ def judge(
             known=known,
             relaxer=relaxer,
         )
+    opinions = {}
+    if config.judges:
+        with manifest.stage("second opinions"):
+            opinions = ask_judges(relaxations, config=config, out=out, display=display)
     with manifest.stage("assessment"):
         assessment = assess(
             candidates,
@@ -235,6 +242,7 @@ def judge(
             judge=config.relaxation.potential,
             known=known,
             training=training,
+            opinions=opinions,
             on_progress=display.update,
         )
     measured = measure(assessment)
@@ -247,6 +255,48 @@ def judge(
         write_report(out / "report.html", assessment, title=title, manifest=manifest.as_dict(), n_best=config.n_best)
     manifest.write(out / "manifest.json")
     return assessment
+
+
+def check_judges(config: EvaluationConfig) -> None:
+    """Refuse judges that do not exist, that are named twice, or that are the first judge again.
+
+    Raises:
+        ValueError: names it.
+    """
+    names = (config.relaxation.potential, *config.judges)
+    for i, name in enumerate(config.judges, start=1):
+        check_relaxation(replace(config.relaxation, potential=name))
+        if name in names[:i]:
+            raise ValueError(f"{name!r} judges already: leave out --judge {name}, or choose another potential")
+
+
+def ask_judges(
+    relaxations: Sequence[Relaxation | None], *, config: EvaluationConfig, out: Path, display: Display
+) -> "dict[str, Opinion]":
+    """Relax the relaxed crystals with every further potential; each judges on the hull of its own energies.
+
+    Args:
+        relaxations: those of the first judge, whose opinion of its own hull is there too.
+        config: names the judges.
+        out: finished relaxations are kept here, in a file for each judge.
+        display: shows progress.
+    """
+    from druse_energetics.reference import load_reference
+    from druse_evaluation.assessment import JUDGED
+    from druse_evaluation.opinion import Opinion
+
+    first = config.relaxation.potential
+    opinions = {first: Opinion(reference=load_reference(f"embedded-{first}", potential=first), relaxations=relaxations)}
+    crystals = [r.crystal if r is not None and r.status in JUDGED else None for r in relaxations]
+    for name in config.judges:
+        settings = replace(config.relaxation, potential=name)
+        store = RelaxationStore(out / f"relaxations-{name}.jsonl", relaxation_settings(settings))
+        display.say(f"second opinion: {name}")
+        opinions[name] = Opinion(
+            reference=load_reference(f"embedded-{name}", potential=name),
+            relaxations=relax_all(crystals, config=settings, store=store, display=display),
+        )
+    return opinions
 
 
 def read_training(path: Path, *, display: Display) -> "KnownStructures":

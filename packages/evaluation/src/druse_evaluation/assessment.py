@@ -18,6 +18,7 @@ from druse_energetics.relaxation import Relaxation, Relaxer
 from druse_evaluation.matching import Matcher, OrderDisorderMatcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.novelty_levels import NoveltyLevels
+from druse_evaluation.opinion import Opinion, opinion_facts
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
 
@@ -46,6 +47,7 @@ def assess(
     matcher: Matcher | None = None,
     known: KnownStructures | None = None,
     training: KnownStructures | None = None,
+    opinions: Mapping[str, Opinion] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Assessment:
     """Compute every fact about every crystal that was asked for.
@@ -66,6 +68,7 @@ def assess(
         matcher: decides which crystals are the same; MatterGen's ordered matcher by default.
         known: known crystals prepared before, instead of the reference's (saves their preparation on repeated calls).
         training: crystals that the generator has learnt from, for novelty against them.
+        opinions: further judges of the relaxed crystals by the names of their potentials, the first judge among them.
         on_progress: called with the stage, the number of crystals done and the number in all.
 
     Returns:
@@ -94,6 +97,10 @@ def assess(
     for i, (candidate, relaxation) in enumerate(zip(candidates, relaxations, strict=True)):
         rows.append(_single_facts(candidate, relaxation, reference))
         progress("energies and symmetry", i + 1, total)
+    opinions = opinions or {}
+    for i, row in enumerate(rows):
+        if opinions and "energy_above_hull" in row:
+            row.update(opinion_facts(i, opinions, bound=METASTABLE))
     calibrations = {name: reference.calibrations[name] for name in CALIBRATED_ON if name in reference.calibrations}
     _add_calibrated(rows, calibrations)
     relaxed: list[Crystal | None] = [row.get("relaxed") for row in rows]
@@ -113,6 +120,7 @@ def assess(
             "n_known_structures": len(known),
             "n_training_structures": 0 if training is None else len(training),
             "judge": judge,
+            "judges": list(opinions),
             "matcher": matcher.name,
             "symprec": SYMPREC,
             "residual": {name: _finite(value) for name, value in asdict(reference.residual).items()},

@@ -253,6 +253,16 @@ def new_prototype_sun_rate(a: Assessment) -> Rate:
     return rate(a, "metastable", "unique", "new_prototype")
 
 
+def agreed_sun_rate(a: Assessment) -> Rate:
+    """Unique, novel, and at most 0.1 eV/atom above the own hull of every judge."""
+    return rate(a, "metastable_to_all", "unique", "novel")
+
+
+def disagreement(a: Assessment) -> Average:
+    """Largest difference between the judges' distances to their own hulls."""
+    return Average.of(a.values("disagreement"), "eV/atom")
+
+
 def strict_sun_rate(a: Assessment) -> Rate:
     """On the hull or below, unique and novel, as judged."""
     return rate(a, "stable", "unique", "novel")
@@ -382,9 +392,11 @@ METRICS: tuple[Metric, ...] = (
         "not in the reference with any elements",
         new_prototype_sun_rate,
     ),
+    Metric("sun_agreed", "metastable to every judge, unique, novel", "each on its own hull", agreed_sun_rate),
     *_as_judged_and_calibrated(
         "strict_sun", "stable, unique, novel", "S.U.N. at 0 eV/atom", strict_sun_rate, calibrated_strict_sun_rate
     ),
+    Metric("disagreement", "disagreement of the judges", "largest difference of hull distances", disagreement),
     Metric("p1", "space group P1", "no symmetry after relaxation", p1_rate),
     Metric("rmsd", "RMSD to relaxed", "mean displacement on relaxation", rmsd),
     *_as_judged_and_calibrated(
@@ -445,6 +457,8 @@ def measure(assessment: Assessment) -> list[Measured]:
         if metric.name.startswith(("novelty", "unique_novelty", "new_", "sun", "strict_sun"))
     }
     needs_training = ("novelty_training", "sun_training")
+    needs_judges = ("sun_agreed", "disagreement")
+    judges = len(assessment.metadata.get("judges", [])) > 1
     trained = assessment.metadata.get("n_training_structures", 0) > 0
     steps = assessment.values("n_steps")
     moved = bool((steps > 0).any()) or not bool((steps == 0).any())
@@ -455,6 +469,7 @@ def measure(assessment: Assessment) -> list[Measured]:
         if (metric.against is None or metric.against in calibrations)
         and (known or metric.name.partition("_calibrated_")[0] not in needs_known)
         and (trained or metric.name not in needs_training)
+        and (judges or metric.name not in needs_judges)
         and (moved or metric.name not in needs_moved)
     ]
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from druse_crystal.crystal import Crystal
 from druse_crystal.files import replacing
+from druse_energetics.potential import POTENTIAL_NAMES
 from jaxtyping import Bool, Float64
 
 _STRUCTURE = pa.struct(
@@ -69,6 +70,12 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     },
     "metastable": (pa.bool_(), "at most 0.1 eV/atom above the hull, as judged"),
     "stable": (pa.bool_(), "on the hull or below it, as judged"),
+    **{
+        f"energy_above_own_hull_{potential}": (pa.float64(), f"eV/atom above the hull of the energies of {potential}")
+        for potential in POTENTIAL_NAMES
+    },
+    "disagreement": (pa.float64(), "eV/atom, largest difference between the judges' distances to their own hulls"),
+    "metastable_to_all": (pa.bool_(), "every judge places it at most 0.1 eV/atom above its own hull"),
     "rmsd": (pa.float64(), "Å, atoms of the crystal as given to the relaxed one; upper bound if nothing matches"),
     "rmsd_matched": (pa.bool_(), "whether the atoms could be mapped for the rmsd"),
     "matches_relaxed": (pa.bool_(), "the crystal as given and the relaxed one are the same structure"),
