@@ -41,6 +41,12 @@ def test_training_curve(here):
     assert [row["step"] for row in content["results"]["validations"]] == [6, 12, 18, 24]
 
 
+def test_matching(here):
+    rows = check(run("matching", "--smoke", "--quiet"), here / "matching", "matching")["results"]["novelty"]
+    assert [row["known"] for row in rows] == [40, 80]
+    assert 0 < rows[1]["novel"] <= rows[0]["novel"] < 12
+
+
 @pytest.mark.slow
 def test_steps(here):
     content = check(run("steps", "--smoke", "--relax", "--quiet"), here / "steps", "steps")
@@ -64,6 +70,8 @@ def test_unconditional(here):
         (["unconditional", "--parents", "nowhere.parquet"], "nowhere.parquet"),
         (["unconditional", "--potential", "m3gnet"], "m3gnet"),
         (["steps", "--samplers", "slow:10"], "no sampler such as"),
+        (["matching", "--references", "some"], "--references is 'some'"),
+        (["matching", "--references", 10**6], "give another one with --dataset"),
         (["training-curve"], "which run"),
         (["training-curve", "nowhere"], "nowhere"),
     ],

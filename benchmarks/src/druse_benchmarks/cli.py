@@ -68,7 +68,9 @@ def throughput(
 
         if smoke:
             repeats, batches = 1, 2
-        config = ThroughputConfig(threads=_numbers(threads), repeats=repeats, batches=batches, seed=seed, device=device)
+        config = ThroughputConfig(
+            threads=_numbers(threads, option="--threads"), repeats=repeats, batches=batches, seed=seed, device=device
+        )
         with Display(quiet=quiet) as display:
             folder = run(
                 config=config,
@@ -81,11 +83,11 @@ def throughput(
         typer.echo(folder / "table.md")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str, *, option: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise ValueError(f"--threads is {text!r}: write a number such as 1, or several such as 1,2") from None
+        raise ValueError(f"{option} is {text!r}: write a number such as 1, or several such as 1,2") from None
 
 
 @app.command()
@@ -207,6 +209,43 @@ def steps(
                 work=_work(work, smoke, "steps"),
                 display=display,
                 manifest=Manifest(),
+            )
+        typer.echo(folder / "table.md")
+
+
+@app.command()
+def matching(
+    num: Annotated[int, typer.Option(help="Crystals that are asked about.")] = 1000,
+    references: Annotated[str, typer.Option(help="Numbers of known crystals; several with commas.")] = "5000",
+    dataset: Annotated[str, typer.Option(help="Dataset of the known crystals; embedded.")] = "embedded",
+    seed: Seed = 0,
+    out: Out = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How long does it take to tell what is new and what repeats itself? Beside pymatgen on the same crystals."""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench matching"):
+        from druse_crystal.dataset import CrystalDataset, load_embedded
+        from druse_crystal.manifest import Manifest
+
+        from druse_benchmarks.matching import MatchingConfig
+        from druse_benchmarks.matching import matching as run
+
+        if smoke:
+            num, references = 12, "40,80"
+        config = MatchingConfig(num=num, references=_numbers(references, option="--references"), seed=seed)
+        manifest = Manifest()
+        if dataset != "embedded":
+            manifest.add_input(Path(dataset))
+        with Display(quiet=quiet) as display:
+            folder = run(
+                config=config,
+                dataset=load_embedded() if dataset == "embedded" else CrystalDataset.read(dataset),
+                out=_out(out, smoke),
+                display=display,
+                manifest=manifest,
             )
         typer.echo(folder / "table.md")
 
