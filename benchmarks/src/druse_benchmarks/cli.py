@@ -101,6 +101,10 @@ def unconditional(
         str, typer.Option(help="Dataset whose training split substitution and pyxtal start from; embedded.")
     ] = "embedded",
     reference: Reference = "embedded",
+    training: Annotated[
+        str | None,
+        typer.Option(help="What the model learnt from, for novelty against it, of all methods.", show_default=False),
+    ] = None,
     potential: PotentialName = "sevennet-0",
     sampler: Annotated[str, typer.Option(help="fast, predictor or paper.")] = "fast",
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default=False)] = None,
@@ -150,7 +154,7 @@ def unconditional(
                 sources,
                 num=num,
                 seed=seed,
-                evaluation=EvaluationConfig(reference=reference, relaxation=relaxation),
+                evaluation=EvaluationConfig(reference=reference, training=training, relaxation=relaxation),
                 out=_out(out, smoke),
                 work=_work(work, smoke, "unconditional"),
                 display=display,
