@@ -147,9 +147,14 @@ def merge(out: Path, *, like: str, display: Display) -> None:
     )
 
 
+JUDGED_BY = ("judge", "reference", "n_known_structures", "matcher", "symprec", "residual", "calibrations")
+"""What has to be the same for two rates to stand side by side; further judges and levels of novelty add rows only."""
+
+
 def _judged_by(content: Mapping[str, Any]) -> list[Any]:
     relaxation = content["settings"]["relaxation"]
-    return [content["judge"], *(relaxation[name] for name in ("potential", "fmax", "max_steps"))]
+    judge = content["judge"]
+    return [*(judge[name] for name in JUDGED_BY), *(relaxation[name] for name in ("potential", "fmax", "max_steps"))]
 
 
 def _rank(name: str) -> tuple[int, str]:
