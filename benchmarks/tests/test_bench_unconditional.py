@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from druse_baselines import Substitution
 from druse_benchmarks import unconditional as bench
-from druse_benchmarks.sources import Files, Known, Model, Proposals, make_sources
+from druse_benchmarks.sources import CLASSICAL, Files, Known, Model, Proposals, make_sources
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset, load_embedded
 from druse_crystal.io import ReadResult, write_cif
@@ -174,6 +174,17 @@ def test_proposals_start_from_the_training_split(embedded):
     (source,) = sources(["pyxtal"], embedded)
     assert isinstance(source, Proposals)
     assert source.parents["crystals"] == int((embedded.split == "train").sum())
+
+
+@pytest.mark.parametrize("method", CLASSICAL)
+def test_classical_methods_propose(method, tmp_path, embedded):
+    small = embedded.select(np.flatnonzero(embedded.split == "train")[:60])
+    (source,) = sources([method], small)
+    assert isinstance(source, Proposals)
+    assert type(source.proposer) is CLASSICAL[method]
+    results = source(3, seed=1, folder=tmp_path, display=QUIET, manifest=Manifest())
+    assert [r.source for r in results] == [f"{method}-{i:05d}" for i in range(3)]
+    assert all(r.crystal is not None for r in results)
 
 
 def test_known_crystals_are_the_held_out_ones(tmp_path, embedded):

@@ -1,12 +1,22 @@
 """Where the crystals of a comparison come from: models, classical methods, known materials, other people's files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from druse_baselines import RandomSearch, Substitution
+from druse_baselines import (
+    Airss,
+    ChargeBalanced,
+    IonExchange,
+    IteratedSubstitution,
+    Proposer,
+    RandomSearch,
+    Resampling,
+    Substitution,
+)
+from druse_crystal import Crystal
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.io import ReadResult
@@ -16,7 +26,16 @@ from druse_evaluate.judging import read_inputs
 from druse_generate.config import MODEL, GenerateConfig, SamplerConfig
 from druse_generate.running import draw_into
 
-METHODS = ("druse", "druse:FOLDER", "substitution", "pyxtal", "known", "files:PATH")
+CLASSICAL: dict[str, Callable[[Sequence[Crystal]], Proposer]] = {
+    "substitution": Substitution,
+    "iterated-substitution": IteratedSubstitution,
+    "ion-exchange": IonExchange,
+    "pyxtal": RandomSearch,
+    "airss": Airss,
+    "charge-balanced": ChargeBalanced,
+    "resampling": Resampling,
+}
+METHODS = ("druse", "druse:FOLDER", *CLASSICAL, "known", "files:PATH")
 NEAR_HULL = 0.1  # eV/atom
 
 
@@ -77,7 +96,7 @@ class Proposals:
     """
 
     name: str
-    proposer: RandomSearch | Substitution
+    proposer: Proposer
     parents: dict[str, str | int]
 
     def __call__(self, num: int, *, seed: int, folder: Path, display: Display, manifest: Manifest) -> list[ReadResult]:
@@ -170,8 +189,7 @@ def make_sources(
     """The sources that words of a command line mean.
 
     Args:
-        methods: ``druse``, ``druse:FOLDER`` (another checkpoint), ``substitution``, ``pyxtal``, ``known`` or
-            ``files:PATH``.
+        methods: ``druse``, ``druse:FOLDER`` (another checkpoint), a name in ``CLASSICAL``, ``known`` or ``files:PATH``.
         parents: known crystals for the classical methods; their training split, if they are split.
         parents_hash: of the parents' file, or a word for them.
         held_out: whose test split is ``known``.
@@ -222,8 +240,8 @@ def _make_source(
         return Files(name=path.name.partition(".")[0], path=path)
     if method == "known":
         return Known(dataset=held_out.subset("test"))
-    if method in ("pyxtal", "substitution"):
+    if method in CLASSICAL:
         known = parents.subset("train") if (parents.split == "train").any() else parents
-        proposer = RandomSearch(known.crystals) if method == "pyxtal" else Substitution(known.crystals)
+        proposer = CLASSICAL[method](known.crystals)
         return Proposals(name=method, proposer=proposer, parents={"dataset": parents_hash, "crystals": len(known)})
     raise ValueError(f"there is no method {method!r}: choose of {', '.join(METHODS)}")

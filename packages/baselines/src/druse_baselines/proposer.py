@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import gcd
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from druse_crystal import Crystal
 from pymatgen.core import Composition, Element
 
 
+@runtime_checkable
 class Proposer(Protocol):
     """Anything that makes crystals: a classical method, or a generative model behind the same call."""
 

@@ -13,6 +13,8 @@ from functools import cache, cached_property
 import numpy as np
 from druse_crystal import Crystal
 
+from druse_baselines.exchange import exchange
+from druse_baselines.order import random_order
 from druse_baselines.proposer import Target, element_counts
 from druse_baselines.volumes import AtomicVolumes
 
@@ -55,10 +57,8 @@ class Substitution:
                 f"no exchange of one element in {len(self.parents)} known crystals {wanted}: "
                 f"give more parents or lower min_similarity ({self.min_similarity})"
             )
-        # The order of draws without replacement, by Gumbel's trick.
-        keys = np.log(weight) + np.random.default_rng(seed).gumbel(size=len(weight))
-        for k in np.argsort(-keys, kind="stable")[:n]:
-            yield self._substituted(self.parents[int(parents[k])], int(old[k]), int(new[k]))
+        for k in random_order(weight, np.random.default_rng(seed))[:n]:
+            yield exchange(self.parents[int(parents[k])], {int(old[k]): int(new[k])}, self._volumes)
 
     @cached_property
     def _volumes(self) -> AtomicVolumes:
@@ -80,12 +80,6 @@ class Substitution:
                         found.append((position, old, new, share / total))
         columns = np.array(found, dtype=np.float64).reshape(-1, 4).T
         return columns[0].astype(int), columns[1].astype(int), columns[2].astype(int), columns[3]
-
-    def _substituted(self, parent: Crystal, old: int, new: int) -> Crystal:
-        numbers = np.where(parent.atomic_numbers == old, new, parent.atomic_numbers)
-        child = parent.replace(atomic_numbers=numbers)
-        growth = self._volumes.total(element_counts(child)) / self._volumes.total(element_counts(parent))
-        return child.replace(lattice=parent.lattice * growth ** (1 / 3))
 
 
 def similarity(min_similarity: float = 0.0) -> dict[int, dict[int, float]]:
