@@ -95,10 +95,14 @@ def unconditional(
     num: Annotated[int, typer.Option(help="Crystals asked for, of each method.")] = 1000,
     seed: Seed = 0,
     methods: Annotated[
-        str, typer.Option(help="With commas: druse, druse:FOLDER, substitution, pyxtal, known, files:PATH.")
+        str,
+        typer.Option(
+            help="With commas: druse, druse:FOLDER, substitution, iterated-substitution, ion-exchange, pyxtal, airss, "
+            "charge-balanced, resampling, known, files:PATH."
+        ),
     ] = "druse,substitution,pyxtal,known",
     parents: Annotated[
-        str, typer.Option(help="Dataset whose training split substitution and pyxtal start from; embedded.")
+        str, typer.Option(help="Dataset whose training split the classical methods start from; embedded.")
     ] = "embedded",
     reference: Reference = "embedded",
     training: Annotated[

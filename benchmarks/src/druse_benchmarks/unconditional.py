@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, MARKED, canvas
 from druse_benchmarks.record import machine_load, plain, write_record
-from druse_benchmarks.sources import Source
+from druse_benchmarks.sources import CLASSICAL, Source
 
 NAME = "unconditional"
-FIRST, LAST = ("druse",), ("substitution", "pyxtal", "known")
+FIRST, LAST = ("druse",), (*CLASSICAL, "known")
 HULL_RANGE = (-0.2, 0.6)  # eV/atom
 
 
