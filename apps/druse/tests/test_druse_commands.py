@@ -26,7 +26,7 @@ def test_senseless_settings_are_refused_before_anything_is_drawn(tmp_path):
 
 def test_all_commands_are_there():
     result = run("--help")
-    for name in ("generate", "relax", "evaluate", "discover", "info", "train"):
+    for name in ("generate", "relax", "evaluate", "discover", "info", "train", "reference"):
         assert name in result.stdout
 
 

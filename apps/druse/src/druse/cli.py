@@ -1,4 +1,4 @@
-"""``druse``: generate, relax, evaluate, discover, info and train as one command line."""
+"""``druse``: generate, relax, evaluate, discover, info, train and reference as one command line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from druse_generate.cli import (
 from druse_generate.cli import app as generate_app
 from druse_train.cli import app as train_app
 
+from druse.reference_cli import reference_app
+
 _REFERENCE = (
     "embedded (DFT's hull, the default), embedded-POTENTIAL (the potential's own energies), or the path of your own."
 )
@@ -36,6 +38,7 @@ app = typer.Typer(
 )
 app.registered_commands += generate_app.registered_commands + evaluate_app.registered_commands
 app.add_typer(train_app, name="train")
+app.add_typer(reference_app, name="reference")
 
 
 @app.command()

@@ -15,6 +15,7 @@ CompositionLike = str | Composition | Mapping[str, float]
 _TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 _PLAIN_FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*\.?\d*)+")
 _ATOMIC_NUMBERS = {element.symbol: element.Z for element in Element}
+_SYMBOLS = {z: symbol for symbol, z in _ATOMIC_NUMBERS.items()}
 _NEGLIGIBLE = 1e-9  # amounts below are noise of the solver
 
 
@@ -70,6 +71,14 @@ class ConvexHull:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def joined(self, other: "ConvexHull") -> "ConvexHull":
+        """The hull of the phases of both; of one composition in both, the lower phase."""
+        return ConvexHull(
+            [{_SYMBOLS[z]: x for z, x in part.items()} for part in (*self._parts, *other._parts)],
+            np.concatenate([self.formation_energies_per_atom, other.formation_energies_per_atom]),
+            [*self.ids, *other.ids],
+        )
 
     @property
     def elements(self) -> frozenset[int]:

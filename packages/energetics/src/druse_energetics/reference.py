@@ -11,7 +11,15 @@ from druse_crystal.composition import composition
 from druse_crystal.crystal import Crystal
 from jaxtyping import Float64
 
+from druse_energetics.built_reference import BuiltReference, element_amounts, is_built, lowest_elements
 from druse_energetics.calibration import CALIBRATED_AGAINST, Calibration, load_calibration
+from druse_energetics.correction_scheme import (
+    FORMATION,
+    LEVEL_OF_POTENTIAL,
+    SchemeCorrections,
+    scheme_of,
+    scheme_to_apply,
+)
 from druse_energetics.corrections import Corrections, Residual, load_corrections
 from druse_energetics.hull import ConvexHull
 
@@ -33,16 +41,33 @@ class Reference:
         calibrations: error of the judged hull distance against DFT, by what it was measured on; empty if it was never
             measured for this pair of hull and potential.
         standard_form: the known structures are primitive and Niggli-reduced already, as datasets of Druse are.
+        scheme: of the corrections in the hull's energies, if it comes from a built reference.
     """
 
     name: str
     potential: str
     hull: ConvexHull
-    corrections: Corrections
+    corrections: Corrections | SchemeCorrections
     crystals: Sequence[Crystal]
     ids: Sequence[str]
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     standard_form: bool = False
+    scheme: str | None = None
+
+    def refuse_other_judge(self, judge: str | None) -> None:
+        """Refuse energies for which this reference was not loaded, where its scheme of corrections is known.
+
+        Args:
+            judge: the potential whose energies are to be judged; None: that of the reference.
+
+        Raises:
+            ValueError: if it is another one: nothing says that its energies hold the same corrections.
+        """
+        if self.scheme is not None and judge not in (None, self.potential):
+            raise ValueError(
+                f"the reference {self.name} was loaded for energies of {self.potential} and not of {judge}, and "
+                f"corrected and uncorrected energies do not mix: load it with potential={judge!r}"
+            )
 
     @property
     def residual(self) -> Residual:
@@ -84,24 +109,31 @@ class Reference:
         return float("nan") if calibration is None else float(calibration.probability(energy_above_hull, threshold))
 
 
-def load_reference(name: str | os.PathLike = "embedded", *, potential: str = "sevennet-0") -> Reference:
+def load_reference(
+    name: str | os.PathLike = "embedded", *, potential: str = "sevennet-0", energies: str | None = None
+) -> Reference:
     """Load a reference.
 
     Args:
         name: ``embedded``: the Materials Project's DFT hull by composition (34,082 vertices out of 85,014 ground
             states, corrections of 2018-19). ``embedded-<potential>``, e.g. ``embedded-sevennet-0``: a hull of that
             potential's own energies of the embedded structures, on the same scale; its errors cancel in part, but it
-            knows only those compositions and so is kinder. Or a path: Parquet dataset, JSON of pymatgen entries or
-            structures, or extxyz, in which every structure carries ``formation_energy_per_atom`` or
-            ``energy_per_atom`` (eV/atom; ``energy`` in eV per cell also serves in extxyz and JSON).
+            knows only those compositions and so is kinder. Or a path: what ``druse reference build`` wrote, or a
+            Parquet dataset, JSON of pymatgen entries or structures, or extxyz, in which every structure carries
+            ``formation_energy_per_atom`` or ``energy_per_atom`` (eV/atom; ``energy`` in eV per cell also serves in
+            extxyz and JSON).
         potential: the potential that will judge.
+        energies: scheme of the corrections in its energies (``none`` or ``MP2020``), for a built reference and a
+            potential of which that is not known.
 
     Formation energies of the user's own are taken to be on the Materials Project's scale, and the potential's energies
     are brought there by the shipped corrections. Total energies are taken to be the potential's own: formation energies
-    are then relative to the lowest structure of each element in the file, which must hold one of each.
+    are then relative to the lowest structure of each element in the file, which must hold one of each. A built
+    reference says what its energies are; the potential's are corrected by its scheme if they hold no correction yet.
 
     Raises:
-        ValueError: for a name that is neither known nor a file, a file without energies, or a missing element.
+        ValueError: for a name that is neither known nor a file, a file without energies, a missing element, or a built
+            reference of another potential or of a scheme that does not mix with the potential's energies.
     """
     text = str(name)
     if text == "embedded":
@@ -113,6 +145,12 @@ def load_reference(name: str | os.PathLike = "embedded", *, potential: str = "se
         raise ValueError(
             f"there is no reference {text!r}: it is neither 'embedded', 'embedded-{potential}' nor a file that exists"
         )
+    if path.suffix == ".gz":
+        raise ValueError(
+            f"{path} is packed: build a reference of it first, with `druse reference build {path} --out mine.parquet`"
+        )
+    if is_built(path):
+        return _from_built(path, potential, energies)
     return _from_file(path, potential)
 
 
@@ -192,6 +230,65 @@ def _own_hull(name: str, potential: str) -> Reference:
         ids=dataset.ids.tolist(),
         standard_form=True,
     )
+
+
+def _from_built(path: Path, potential: str, energies: str | None) -> Reference:
+    built = BuiltReference.read(path)
+    said = built.description
+    _refuse_other_origin(path, said.potential, said.level_of_theory, potential)
+    values = built.dataset.labels[said.energy]
+    crystals, ids = built.dataset.crystals, built.dataset.ids.tolist()
+    amounts = element_amounts(crystals)
+    if said.scheme == FORMATION:
+        corrections = load_corrections(potential)
+        zeros = dict.fromkeys({symbol for c in amounts for symbol in c}, 0.0)
+    else:
+        held = scheme_of(potential) if energies is None else energies
+        applied = scheme_to_apply(said.scheme, held, reference=path.name, potential=potential)
+        zeros = lowest_elements(amounts, values)
+        corrections = SchemeCorrections(potential=potential, scheme=applied, elements=zeros)
+    placed = [i for i in np.flatnonzero(np.isfinite(values)).tolist() if amounts[i].keys() <= zeros.keys()]
+    if not placed:
+        raise ValueError(
+            f"{path} has no energy of a pure element, so nothing can be placed on its hull: merge it with a reference "
+            "that has one of each"
+        )
+    phases: list[Mapping[str, float]] = [amounts[i] for i in placed]
+    names = [ids[i] for i in placed]
+    formation = [
+        float(values[i]) - sum(n * zeros[symbol] for symbol, n in amounts[i].items()) / sum(amounts[i].values())
+        for i in placed
+    ]
+    if said.scheme == FORMATION:
+        phases += [{symbol: 1.0} for symbol in sorted(zeros)]
+        names += sorted(zeros)
+        formation += [0.0] * len(zeros)
+    hull = ConvexHull(phases, formation, names)
+    if said.embedded_hull:
+        hull = hull.joined(load_hull())
+    return Reference(
+        name=f"{path.name} ({said.words})",
+        potential=potential,
+        hull=hull,
+        corrections=corrections,
+        crystals=crystals,
+        ids=ids,
+        scheme=said.scheme,
+    )
+
+
+def _refuse_other_origin(path: Path, origin: str, level: str, potential: str) -> None:
+    if origin and origin != potential:
+        raise ValueError(
+            f"{path} holds energies of {origin}, which do not mix with those of {potential}: relax with "
+            f"--potential {origin}, or use a reference of DFT"
+        )
+    imitated = LEVEL_OF_POTENTIAL.get(potential, level)
+    if not origin and level != imitated:
+        raise ValueError(
+            f"{path} holds energies of {level}, {potential} imitates {imitated}, and the two do not mix: use a "
+            f"reference of {imitated}"
+        )
 
 
 def _from_file(path: Path, potential: str) -> Reference:

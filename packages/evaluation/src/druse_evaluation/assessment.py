@@ -75,7 +75,8 @@ def assess(
         The table of facts.
 
     Raises:
-        ValueError: if neither or both of ``relaxer`` and ``relaxations`` are given, or their number is wrong.
+        ValueError: if neither or both of ``relaxer`` and ``relaxations`` are given, their number is wrong, or the
+            reference was built with another scheme of corrections than the energies have.
     """
     candidates = [_candidate(i, crystal) for i, crystal in enumerate(crystals)]
     progress = on_progress or (lambda stage, done, total: None)
@@ -84,6 +85,7 @@ def assess(
         judge = judge or relaxer.name
     elif relaxer is not None or relaxations is None:
         raise ValueError("assess needs either a relaxer or finished relaxations")
+    reference.refuse_other_judge(judge)
     if len(relaxations) != len(candidates):
         raise ValueError(f"{len(relaxations)} relaxations for {len(candidates)} crystals")
     if matcher is None:

@@ -1,0 +1,102 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+from druse.cli import app
+from druse_crystal.crystal import Crystal
+from druse_crystal.io import write_extxyz
+from typer.testing import CliRunner
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def source(tmp_path):
+    cells = ((12,), (8, 8), (12, 8), (12, 26))
+    crystals = [
+        Crystal(
+            lattice=4 * np.eye(3),
+            frac_coords=np.arange(len(cell))[:, None] * np.full((1, 3), 0.5),
+            atomic_numbers=np.array(cell),
+        )
+        for cell in cells
+    ]
+    info = [{"id": f"x-{i}", "energy": e} for i, e in enumerate((-1.6, -9.9, -12.0, -9.0))]
+    write_extxyz(tmp_path / "mine.extxyz", crystals, info=info)
+    return tmp_path / "mine.extxyz"
+
+
+def test_build_info_merge(tmp_path, source):
+    built = tmp_path / "out" / "mine.parquet"
+    result = run("reference", "build", source, "--scheme", "MP2020", "--out", built, "--quiet", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["statuses"] == {"kept": 4}
+    told = run("reference", "info", built)
+    assert told.exit_code == 0
+    assert "PBE, MP2020" in told.stdout
+    assert "no energy of the pure element: Fe (1 structures" in told.stdout
+    merged = run("reference", "merge", built, built, "--out", tmp_path / "both.parquet", "--json")
+    assert json.loads(merged.stdout)["statuses"] == {"kept": 4, "duplicate": 4}
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mine.parquet", "mine.statuses.csv"]
+
+
+def test_evaluate_refuses_to_mix(tmp_path, source):
+    run("reference", "build", source, "--out", tmp_path / "plain.parquet", "--quiet")
+    result = run(
+        "evaluate", source, "--reference", tmp_path / "plain.parquet", "--potential", "chgnet", "--out", tmp_path / "o"
+    )
+    assert result.exit_code == 2, result.output
+    assert "energies of chgnet are corrected by MP2020" in " ".join(result.stderr.split())
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_missing_element_is_a_status_of_its_own_crystal(tmp_path, source):
+    built = tmp_path / "mine.parquet"
+    run("reference", "build", source, "--scheme", "MP2020", "--out", built, "--quiet")
+    out = tmp_path / "judged"
+    result = run("evaluate", source, "--reference", built, "--no-relax", "--out", out, "--quiet", "--json")
+    assert result.exit_code == 0, result.output
+    from druse_evaluation.table import Assessment
+
+    table = Assessment.read(out / "crystals.parquet").table
+    statuses = dict(zip(table["source"].to_pylist(), table["status"].to_pylist(), strict=True))
+    lacking = [name for name, status in statuses.items() if status == "no_reference"]
+    assert len(statuses) == 4
+    assert lacking == [name for name in statuses if name.endswith("#4")]
+    known = [
+        e
+        for s, e in zip(statuses.values(), table["energy_above_hull"].to_pylist(), strict=True)
+        if s == "not_converged"
+    ]
+    assert known
+    assert None not in known
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["build", "nowhere.extxyz"], "nowhere.extxyz"),
+        (["build", "cut.gz"], "cut off"),
+        (["build", "mine.extxyz", "--scheme", "MP2030"], "choose one of none, MP2020"),
+        (["build", "mine.extxyz", "--corrected"], "add --scheme"),
+        (["build", "mine.extxyz", "--scheme", "MP2018"], "formation_energy_per_atom"),
+        (["build", "mine.extxyz", "embedded", "--scheme", "MP2020"], "do not mix"),
+        (["build", "materials-project"], "--chemical-system"),
+        (["merge", "cut.parquet", "mine.extxyz"], "cut.parquet"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, source, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    packed = gzip.compress(np.random.default_rng(0).bytes(10000))
+    (tmp_path / "cut.gz").write_bytes(packed[:5000])
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    result = run("reference", *arguments, "--out", "result.parquet")
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

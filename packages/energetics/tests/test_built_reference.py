@@ -1,0 +1,242 @@
+import json
+
+import numpy as np
+import pytest
+from druse_crystal.composition import composition
+from druse_crystal.crystal import Crystal
+from druse_crystal.dataset import load_embedded
+from druse_crystal.io import write_extxyz
+from druse_energetics.built_reference import BuiltReference, build_reference, merge_references, summary
+from druse_energetics.correction_scheme import correction
+from druse_energetics.materials_project import query_entries
+from druse_energetics.reference import load_reference
+
+
+def crystal(*numbers, length=4.0):
+    n = len(numbers)
+    coords = np.linspace(0, 1, n, endpoint=False)[:, None] * [1.0, 1.0, 1.0]
+    return Crystal(lattice=length * np.eye(3), frac_coords=coords, atomic_numbers=np.array(numbers))
+
+
+MG, O2, MGO, FE, FEO = crystal(12), crystal(8, 8), crystal(12, 8), crystal(26), crystal(26, 8)
+NAMED = {"mg": (MG, -1.6), "o": (O2, -9.9), "mgo": (MGO, -12.0), "fe": (FE, -8.4), "feo": (FEO, -14.0)}
+
+
+def write(path, names, **changes):
+    rows = {name: NAMED[name] for name in names} | changes
+    info = [{"id": name, "energy": None if energy is None else float(energy)} for name, (_, energy) in rows.items()]
+    write_extxyz(path, [c for c, _ in rows.values()], info=info)
+    return path
+
+
+def build(folder, names=("mg", "o", "mgo"), name="mine", **options):
+    reference = build_reference([write(folder / f"{name}.extxyz", names)], **options)
+    path = folder / f"{name}.parquet"
+    reference.write(path)
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["MP2020", "TRI2024"])
+def test_uncorrected_energies_are_corrected_on_both_sides(tmp_path, scheme):
+    reference = load_reference(build(tmp_path, NAMED, scheme=scheme))
+    corrected = {name: energy + correction(c, energy, scheme) for name, (c, energy) in NAMED.items()}
+    expected = (corrected["feo"] - corrected["fe"] - corrected["o"] / 2) / 2
+    assert reference.formation_energy(FEO, -14.0) == pytest.approx(expected)
+    assert reference.energy_above_hull(FEO, -14.0) == pytest.approx(0, abs=1e-7)
+    assert reference.energy_above_hull(FEO, -13.0) == pytest.approx(
+        (1.0 if scheme == "MP2020" else 1.108) / 2, abs=1e-7
+    )
+    assert scheme in reference.name
+    assert "PBE" in reference.name
+
+
+def test_a_corrected_hull_and_uncorrected_energies_do_not_mix(tmp_path):
+    plain, mp2020 = build(tmp_path), build(tmp_path, name="mp", scheme="MP2020")
+    tri = build(tmp_path, name="tri", scheme="TRI2024")
+    for path in (plain, tri):
+        with pytest.raises(ValueError, match=r"energies of chgnet are corrected by MP2020.*do not mix: build"):
+            load_reference(path, potential="chgnet")
+    judged = load_reference(mp2020, potential="chgnet")  # its energies hold the correction: nothing is added
+    own = -12.0 + correction(MGO, -12.0, "MP2020")
+    assert judged.energy_above_hull(MGO, own) == pytest.approx(0, abs=1e-7)
+    with pytest.raises(ValueError, match="load it with potential='sevennet-0'"):
+        judged.refuse_other_judge("sevennet-0")
+    judged.refuse_other_judge("chgnet")
+    with pytest.raises(ValueError, match="of 'mace' hold corrections is not known"):
+        load_reference(mp2020, potential="mace")
+    assert load_reference(mp2020, potential="mace", energies="none").energy_above_hull(MGO, -12.0) == pytest.approx(
+        0, abs=1e-7
+    )
+
+
+def test_energies_of_another_potential_or_level(tmp_path):
+    own = build(tmp_path, potential="sevennet-l3i5")
+    with pytest.raises(ValueError, match=r"energies of sevennet-l3i5.*--potential sevennet-l3i5"):
+        load_reference(own, potential="sevennet-0")
+    assert load_reference(own, potential="sevennet-l3i5").energy_above_hull(MGO, -12.0) == pytest.approx(0, abs=1e-7)
+    other = build(tmp_path, name="scan", level_of_theory="r2SCAN")
+    with pytest.raises(ValueError, match="energies of r2SCAN, sevennet-0 imitates PBE"):
+        load_reference(other)
+    with pytest.raises(ValueError, match="add --scheme MP2020"):
+        build(tmp_path, name="chgnet", potential="chgnet")
+    reference = BuiltReference.read(build(tmp_path, name="chgnet", potential="chgnet", scheme="MP2020"))
+    assert reference.dataset.labels["energy_per_atom"][2] == pytest.approx(-6.0)  # they hold it already
+
+
+def test_round_trip_and_merge(tmp_path):
+    a = build(tmp_path, ["mg", "o", "mgo"], name="a", scheme="MP2020")
+    b = build(tmp_path, ["o", "fe", "feo"], name="b", scheme="MP2020")
+    stored = BuiltReference.read(a)
+    assert stored.dataset.ids.tolist() == ["mg", "o", "mgo"]
+    assert stored.dataset.labels["correction_per_atom"] == pytest.approx([0, 0, -0.687 / 2])
+    assert dict(stored.description.statuses) == {"kept": 3}
+    facts = summary(stored)
+    assert (facts["scheme"], facts["structures"], facts["elements"]) == ("MP2020", 3, ["Mg", "O"])
+    assert len(facts["sources"][0]["sha256"]) == 64
+    merged = merge_references([a, b])
+    merged.write(tmp_path / "both.parquet")
+    assert merged.dataset.ids.tolist() == ["mg", "o", "mgo", "fe", "feo"]
+    assert dict(merged.description.statuses) == {"kept": 5, "duplicate": 1}
+    assert [source["name"] for source in merged.description.sources] == ["a.extxyz", "b.extxyz"]
+    whole = load_reference(build(tmp_path, NAMED, name="whole", scheme="MP2020"))
+    both = load_reference(tmp_path / "both.parquet")
+    for name, (c, energy) in NAMED.items():
+        assert both.formation_energy(c, energy) == pytest.approx(whole.formation_energy(c, energy)), name
+    plain = build(tmp_path, name="plain")
+    with pytest.raises(ValueError, match=r"a\.parquet \(PBE, MP2020\) and .*plain\.parquet \(PBE, not corr"):
+        merge_references([a, plain])
+    with pytest.raises(ValueError, match="two references"):
+        merge_references([a])
+
+
+def test_an_id_that_occurs_twice(tmp_path):
+    frames = [MG, MG, crystal(12, length=5.0)]
+    write_extxyz(tmp_path / "x.extxyz", frames, info=[{"id": "a", "energy": e} for e in (-1.6, -1.6, -1.5)])
+    reference = build_reference([tmp_path / "x.extxyz"])
+    assert reference.dataset.ids.tolist() == ["a", "a (2)"]
+    assert [(e.status, e.id) for e in reference.left] == [("duplicate", "a")]
+    assert dict(reference.description.statuses) == {"kept": 2, "duplicate": 1}
+
+
+def test_a_missing_element_costs_only_its_own_crystals(tmp_path):
+    reference = load_reference(build(tmp_path, ["mg", "o", "mgo", "feo"]))
+    assert reference.energy_above_hull(MGO, -12.0) == pytest.approx(0, abs=1e-7)
+    with pytest.raises(ValueError, match="no energy of the pure element Fe"):
+        reference.energy_above_hull(FEO, -14.0)
+    assert len(reference.crystals) == 4
+    facts = summary(BuiltReference.read(tmp_path / "mine.parquet"))
+    assert (facts["elements_without_zero"], facts["off_hull"]) == (["Fe"], 1)
+    with pytest.raises(ValueError, match="no energy of a pure element"):
+        load_reference(build(tmp_path, ["mgo"], name="nothing"))
+
+
+def test_every_entry_has_a_status(tmp_path):
+    path = write(tmp_path / "x.extxyz", ["mg", "o", "mgo"], known=(crystal(12, 12, 8), None))
+    path.write_text(path.read_text() + "7\nLattice=")
+    reference = build_reference([path])
+    assert dict(reference.description.statuses) == {"kept": 3, "no_energy": 1, "unreadable": 1}
+    assert [entry.status for entry in reference.left] == ["no_energy", "unreadable"]
+    beside = reference.write(tmp_path / "x.parquet")
+    assert len(beside.read_text().splitlines()) == 3
+    assert len(load_reference(tmp_path / "x.parquet").crystals) == 4  # known, though nothing says how stable
+
+
+def test_energies_of_pymatgen_entries(tmp_path):
+    from druse_crystal.convert import to_pymatgen
+
+    content = [
+        {"entry_id": i, "energy": energy, "correction": extra, "structure": to_pymatgen(c).as_dict()}
+        for i, c, energy, extra in (("a", MG, -1.6, 0.0), ("b", O2, -9.9, 0.0), ("c", MGO, -12.0, -0.7))
+    ]
+    (tmp_path / "entries.json").write_text(json.dumps(content))
+    given = build_reference([tmp_path / "entries.json"], scheme="MP2020", corrected=True)
+    ours = build_reference([tmp_path / "entries.json"], scheme="MP2020")
+    assert given.dataset.labels["energy_per_atom"] == pytest.approx([-1.6, -4.95, -6.35])
+    assert ours.dataset.labels["energy_per_atom"] == pytest.approx([-1.6, -4.95, -6.0 - 0.687 / 2])
+
+
+def test_the_embedded_set_with_its_hull(tmp_path):
+    build_reference(["embedded"]).write(tmp_path / "e.parquet")
+    ours, shipped = load_reference(tmp_path / "e.parquet"), load_reference("embedded")
+    assert ours.scheme == "MP2018"
+    assert len(ours.crystals) == len(shipped.crystals)
+    dataset = load_embedded()
+    above = dataset.labels["energy_above_hull"]
+    known = shipped.hull.elements  # not xenon
+    common = [i for i, c in enumerate(shipped.crystals) if known.issuperset(c.atomic_numbers.tolist())]
+    some = np.random.default_rng(0).choice(common, 40, replace=False).tolist()
+    lower = [i for i in common if above[i] < -0.001][:20]  # by DFT's own label below the hull by composition
+    pairs = [
+        [reference.hull.hull_energy(composition(shipped.crystals[i])) for reference in (ours, shipped)]
+        for i in some + lower
+    ]
+    dropped = np.array([theirs - mine for mine, theirs in pairs])
+    assert dropped.min() > -1e-9
+    assert np.mean(dropped[:40] < 1e-7) > 0.75
+    assert len(lower) == 20
+    assert (dropped[40:] >= -above[lower] - 1e-5).all()
+    c = shipped.crystals[some[0]]
+    assert ours.formation_energy(c, -5.0 * c.num_atoms) == shipped.formation_energy(c, -5.0 * c.num_atoms)
+    with pytest.raises(ValueError, match="corrected by MP2018, --scheme says MP2020"):
+        build_reference(["embedded"], scheme="MP2020")
+
+
+class Client:
+    """Stands in for the client of mp-api: answers with pymatgen entries, remembers what was asked."""
+
+    def get_entries_in_chemsys(self, elements, additional_criteria):
+        from druse_crystal.convert import to_pymatgen
+        from pymatgen.entries.computed_entries import ComputedStructureEntry, ConstantEnergyAdjustment
+
+        self.asked = elements, additional_criteria
+        if elements == ["Xe"]:
+            raise RuntimeError("503 service\nunavailable")
+        own, foreign = (ConstantEnergyAdjustment(-0.7, name=name) for name in ("MP2020 anion", "MIT anion"))
+        return [
+            ComputedStructureEntry(to_pymatgen(MG), -1.6, entry_id="mp-1-GGA", data={"material_id": "mp-1"}),
+            ComputedStructureEntry(to_pymatgen(MGO), -12.0, energy_adjustments=[own], entry_id="mp-2"),
+            ComputedStructureEntry(to_pymatgen(MGO), -12.0, energy_adjustments=[foreign], entry_id="mp-3"),
+        ]
+
+
+def test_entries_of_the_materials_project():
+    client = Client()
+    found = list(query_entries("O-Mg", client=client))
+    assert client.asked == (["Mg", "O"], {"thermo_types": ["GGA_GGA+U"]})
+    assert [e.id for e in found] == ["mp-1", "mp-2", "mp-3"]
+    assert [e.status for e in found] == ["kept", "kept", "incompatible"]
+    assert (found[1].energy, found[1].correction) == (-12.0, pytest.approx(-0.7))
+    with pytest.raises(ValueError, match="503 service unavailable"):
+        query_entries("Xe", client=client)
+    with pytest.raises(ValueError, match="no chemical system"):
+        query_entries("Mg-Zz", client=client)
+
+
+def test_a_query_needs_a_key_and_the_client(monkeypatch):
+    monkeypatch.delenv("MP_API_KEY", raising=False)
+    with pytest.raises(ValueError, match="set the environment variable MP_API_KEY"):
+        build_reference(["materials-project"], chemical_systems=["Mg-O"])
+    monkeypatch.setenv("MP_API_KEY", "x" * 32)
+    monkeypatch.setitem(__import__("sys").modules, "mp_api.client", None)
+    with pytest.raises(ValueError, match="pip install mp-api"):
+        build_reference(["materials-project"], chemical_systems=["Mg-O"])
+    with pytest.raises(ValueError, match="--chemical-system"):
+        build_reference(["materials-project"])
+
+
+def test_files_that_are_no_references(tmp_path):
+    whole = build(tmp_path)
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(data[: len(data) // 2])
+    for read in (BuiltReference.read, load_reference):
+        with pytest.raises(ValueError, match=r"cut\.parquet"):
+            read(cut)
+    from druse_crystal.dataset import CrystalDataset
+
+    CrystalDataset(ids=["a"], crystals=[MG]).write(tmp_path / "plain.parquet")
+    with pytest.raises(ValueError, match="no built reference"):
+        BuiltReference.read(tmp_path / "plain.parquet")
+    (tmp_path / "x.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match="druse reference build"):
+        load_reference(tmp_path / "x.gz")
