@@ -17,6 +17,7 @@ from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluation.matching import Matcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
+from druse_evaluation.plausibility import plausibility
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
 
@@ -52,7 +53,8 @@ def assess(
     ``status`` and ``message`` say where and why it dropped out, and facts that could not be established are null.
 
     Energies, hull distances, space groups, uniqueness and novelty are those of the relaxed crystal, validity is that of
-    the crystal as given. A crystal whose relaxation stopped before convergence is judged with the energy it had
+    the crystal as given. Chemistry (``plausibility``) is that of the relaxed crystal, or of the crystal as given where
+    there is none. A crystal whose relaxation stopped before convergence is judged with the energy it had
     reached, an upper bound, and has no calibrated facts: the calibrations were measured on converged relaxations.
 
     Args:
@@ -95,6 +97,9 @@ def assess(
     _add_calibrated(rows, calibrations)
     relaxed: list[Crystal | None] = [row.get("relaxed") for row in rows]
     firsts = first_occurrences(relaxed, matcher=matcher, on_crystal=lambda n: progress("uniqueness", n, total))
+    for i, row in enumerate(rows):
+        row.update(_chemistry(row))
+        progress("chemistry", i + 1, total)
     for i, (row, crystal, first) in enumerate(zip(rows, relaxed, firsts, strict=True)):
         row.update(_set_facts(i, row, crystal, first, known, formulas, candidates))
         progress("novelty", i + 1, total)
@@ -212,6 +217,31 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
         message = f"judged {-above:.2f} eV/atom below the hull: an error of the judge is likelier than a discovery"
         return row | {"status": "doubtful", "message": message}
     return row
+
+
+def _chemistry(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chemist would ask about the crystal, the relaxed one if there is one."""
+    relaxed = row.get("relaxed")
+    crystal = row.get("initial") if relaxed is None else relaxed
+    if crystal is None:
+        return {}
+    found = plausibility(crystal)
+    facts: dict[str, Any] = {
+        "charge_balance": found.charge_balance,
+        "coordination": found.coordination,
+        "dimensionality": found.dimensionality,
+        "failed_tests": list(found.failed),
+        "untested": list(found.untested),
+        "element_flags": list(found.flags),
+    }
+    if found.elements is not None:
+        facts |= {
+            "crustal_abundance": found.elements.abundance,
+            "hhi_production": found.elements.hhi_production,
+            "hhi_reserve": found.elements.hhi_reserve,
+            "price_per_kg": found.elements.price,
+        }
+    return facts
 
 
 def _add_calibrated(rows: Sequence[dict[str, Any]], calibrations: Mapping[str, Calibration]) -> None:
