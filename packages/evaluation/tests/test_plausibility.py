@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ase.data import chemical_symbols
 from druse_crystal.crystal import Crystal
-from druse_crystal.dataset import load_embedded
 from druse_evaluation import plausibility as module
 from druse_evaluation.bonds import MAX_ATOMS, OverlapError, dimensionality, find_bonds
 from druse_evaluation.charge_balance import charge_balance
+from druse_evaluation.derivation import known_crystals
 from druse_evaluation.elements import TOXIC, element_facts
 from druse_evaluation.known_bonds import (
     MIN_CRYSTALS,
@@ -311,7 +311,7 @@ def test_pairs_that_few_crystals_hold_are_measured_by_radii():
 
 def test_the_shipped_ranges_come_from_the_training_split():
     known = load_known_bonds()
-    dataset = load_embedded().subset("train")
+    dataset = known_crystals("train")
     assert known.provenance["structures"] == len(dataset)
     rng = np.random.default_rng(3)
     common = {name for name, (count, _, _) in known.coordination.items() if count * TAIL >= 1}  # some are left out
@@ -355,15 +355,15 @@ def test_dimensionality_does_not_depend_on_the_cell(layers):
 
 @pytest.mark.slow
 def test_nine_of_ten_known_crystals_fail_nothing():
-    """All of the split test; the ranges were not drawn from it."""
-    found = [plausibility(c) for c in load_embedded().subset("test").crystals]
+    """All near the hull of the split test; the ranges were not drawn from it."""
+    found = [plausibility(c) for c in known_crystals("test").crystals]
     assert sum(not block.failed for block in found) > 0.88 * len(found)
     assert not any(block.untested for block in found)
 
 
 def test_known_crystals_pass_and_spoilt_ones_do_not():
     """A sample of the split test, which no range was drawn from."""
-    dataset = load_embedded().subset("test")
+    dataset = known_crystals("test")
     rng = np.random.default_rng(11)
     chosen = [dataset.crystals[i] for i in rng.choice(len(dataset), 60, replace=False).tolist()]
     start = time.process_time()

@@ -21,8 +21,8 @@ MIN_CRYSTALS = 5
 MIN_COORDINATED = 10
 """An element has a range of coordination numbers if so many known crystals hold it."""
 TAIL = 0.005
-"""Share of the known crystals that is left out at either end of a range: with 200 crystals the first one. A few known
-structures are wrong."""
+"""Share of the known crystals that is left out at either end of a range: with 200 crystals the first one. It takes
+more than one odd crystal to make a length a known one."""
 KINDS = ("non-metals", "metal and non-metal", "metals")
 
 
@@ -128,7 +128,7 @@ def collect_known_bonds(crystals: Iterable[Bonds], *, provenance: Mapping[str, A
 
 @cache
 def load_known_bonds() -> KnownBonds:
-    """The ranges of the embedded structures of the Materials Project, without those of the splits val and test.
+    """The ranges of embedded structures of the Materials Project, without those of the splits val and test.
 
     They are made by ``python -m druse_evaluation.derivation``.
     """
