@@ -118,13 +118,21 @@ def test_everything_is_written(tmp_path):
     assert manifest["versions"]["druse-evaluation"]
     sun = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["sun"]
     assert (sun["count"], sun["total"]) == (1, 3)
+    tests = json.loads((tmp_path / "metrics.json").read_text())["plausibility"]["failed_tests"]
+    assert {name: test["total"] for name, test in tests.items()} == {
+        "charge balance": 3,
+        "bond lengths": 3,
+        "coordination": 3,
+    }
 
 
 def test_evaluate_command(small_world, folder):
     out = folder / "out"
     result = CliRunner().invoke(app, ["evaluate", str(folder / "in"), "--out", str(out), "--json", "--requested", "6"])
     assert result.exit_code == 0, result.output
-    metrics = json.loads(result.stdout)["metrics"]
+    printed = json.loads(result.stdout)
+    assert printed["plausibility"] == json.loads((out / "metrics.json").read_text())["plausibility"]
+    metrics = printed["metrics"]
     assert (metrics["read"]["count"], metrics["read"]["total"]) == (3, 6)
     assert metrics["sun"]["count"] == 1
     status = Assessment.read(out / "crystals.parquet").strings("status")

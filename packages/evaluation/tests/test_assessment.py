@@ -9,11 +9,22 @@ from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
 from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
-from druse_evaluation.metrics import Average, Rate, calibrated_sun_rate, energy_above_hull, funnel, measure, sun_rate
+from druse_evaluation.metrics import (
+    Average,
+    Rate,
+    calibrated_sun_rate,
+    element_flags,
+    energy_above_hull,
+    failed_tests,
+    funnel,
+    measure,
+    plausibility_rate,
+    sun_rate,
+)
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.opinion import Opinion
 from druse_evaluation.report import render_report
-from druse_evaluation.summary import calibration_gap
+from druse_evaluation.summary import calibration_gap, plausibility_as_json, plausibility_sentence
 from druse_evaluation.table import COLUMNS, Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
 
@@ -361,3 +372,46 @@ def test_only_relaxations_that_mean_something_are_judged(reference, status):
     assert sun_rate(found).count == 0
     assert [stage.count for stage in funnel(found)][:4] == [2, 2, 1, 1]
     assert found.ranking() == [1]
+
+
+def test_chemistry_is_information_and_no_filter(reference):
+    squeezed, gone = salt(4.4), lost("exploded", "the cell grew without end")
+    candidates = [salt(5.5), squeezed, salt(11.0), None]
+    results = [relaxed(salt(5.64), -2.0), relaxed(squeezed, -2.0), gone]
+    assessment = assess(candidates, reference=reference, relaxer=AnsweringRelaxer(results))
+    failed = assessment.sentences("failed_tests")
+    assert failed[0] == failed[3] == []
+    assert failed[1][0].startswith("bond lengths: Na-Cl 2.20 Å is short")
+    assert [line.partition(":")[0] for line in failed[2]] == ["coordination"]  # of the crystal as given
+    assert assessment.table["failed_tests"][3].as_py() is None
+    assert assessment.strings("charge_balance") == ["balanced", "balanced", "balanced", None]
+    assert assessment.table["dimensionality"].to_pylist() == [3, 3, 0, None]
+    assert assessment.strings("coordination")[:2] == ["Cl 6, Na 6", "Cl 6, Na 6"]
+    assert assessment.flags("metastable").tolist() == [True, True, False, False]
+    rates = failed_tests(assessment)
+    assert {name: (rate.count, rate.total) for name, rate in rates.items()} == {
+        "charge balance": (0, 4),
+        "bond lengths": (1, 4),
+        "coordination": (1, 4),
+    }
+    assert plausibility_rate(assessment).count == 1
+    assert element_flags(assessment) == {}
+    assert plausibility_sentence(assessment) == (
+        "Of 4 crystals fail: charge balance 0, bond lengths 1, coordination 1."
+    )
+    page = render_report(assessment)
+    assert '<li class="bad">Fails bond lengths: Na-Cl 2.20 Å is short' in page
+    assert '<td>bond lengths</td><td class="n">1 / 4</td><td class="n">25.0 %</td>' in page
+
+
+def test_flags_of_elements_are_counted(reference, tmp_path):
+    toxic = salt(6.0, anion=16, cation=82)
+    assessment = assess([toxic, salt(5.6)], reference=reference, relaxations=[None, None])
+    assert element_flags(assessment)["toxic"].count == 1
+    counted = plausibility_as_json(assessment)
+    assert counted["element_flags"]["toxic"]["total"] == 2
+    assert counted["failed_tests"]["charge balance"]["count"] == 0
+    assessment.write(tmp_path / "a.parquet")
+    again = Assessment.read(tmp_path / "a.parquet")
+    assert again.sentences("element_flags") == assessment.sentences("element_flags")
+    assert again.sentences("element_flags")[0][0].startswith("toxic: Pb")

@@ -209,7 +209,7 @@ def judge(
     from druse_evaluation.metrics import measure
     from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.report import write_report
-    from druse_evaluation.summary import as_json
+    from druse_evaluation.summary import as_json, plausibility_as_json
 
     check_relaxation(config.relaxation)
     check_judges(config)
@@ -250,7 +250,8 @@ def judge(
     manifest.results |= {m.metric.name: m.value.as_dict() for m in measured}
     manifest.results["status"] = dict(Counter(assessment.strings("status")))
     assessment.write(out / "crystals.parquet")
-    write_text(out / "metrics.json", json.dumps(as_json(measured, assessment.metadata), indent=2) + "\n")
+    metrics = as_json(measured, assessment.metadata) | {"plausibility": plausibility_as_json(assessment)}
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     with manifest.stage("report"):
         write_report(out / "report.html", assessment, title=title, manifest=manifest.as_dict(), n_best=config.n_best)
     manifest.write(out / "manifest.json")

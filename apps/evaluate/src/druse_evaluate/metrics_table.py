@@ -19,10 +19,12 @@ def print_metrics(assessment: "Assessment", *, as_json: bool = False) -> None:
 
     measured = measure(assessment)
     if as_json:
-        print(json.dumps(summary.as_json(measured, assessment.metadata), indent=2))
+        plausibility = {"plausibility": summary.plausibility_as_json(assessment)}
+        print(json.dumps(summary.as_json(measured, assessment.metadata) | plausibility, indent=2))
         return
     console = Console()
     console.print(metrics_table(measured))
+    console.print(summary.plausibility_sentence(assessment), style="dim", highlight=False)
     said = f"{summary.judge_sentence(assessment.metadata)} {summary.calibration_gap(assessment)}".strip()
     console.print(said, style="dim", highlight=False)
 

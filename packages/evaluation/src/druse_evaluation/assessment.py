@@ -19,6 +19,7 @@ from druse_evaluation.matching import Matcher, OrderDisorderMatcher, OrderedMatc
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.novelty_levels import NoveltyLevels
 from druse_evaluation.opinion import Opinion, opinion_facts
+from druse_evaluation.plausibility import plausibility
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
 
@@ -56,7 +57,8 @@ def assess(
     ``status`` and ``message`` say where and why it dropped out, and facts that could not be established are null.
 
     Energies, hull distances, space groups, uniqueness and novelty are those of the relaxed crystal, validity is that of
-    the crystal as given. A crystal whose relaxation stopped before convergence is judged with the energy it had
+    the crystal as given. Chemistry (``plausibility``) is that of the relaxed crystal, or of the crystal as given where
+    there is none. A crystal whose relaxation stopped before convergence is judged with the energy it had
     reached, an upper bound, and has no calibrated facts: the calibrations were measured on converged relaxations.
 
     Args:
@@ -109,6 +111,9 @@ def assess(
     firsts = first_occurrences(relaxed, matcher=matcher, on_crystal=lambda n: progress("uniqueness", n, total))
     levels = NoveltyLevels(reference, training=training) if len(known) else None
     orderings = first_occurrences(relaxed, matcher=OrderDisorderMatcher()) if levels else [None] * total
+    for i, row in enumerate(rows):
+        row.update(_chemistry(row))
+        progress("chemistry", i + 1, total)
     for i, (row, crystal, first) in enumerate(zip(rows, relaxed, firsts, strict=True)):
         row.update(_set_facts(i, row, crystal, first, known, formulas, candidates))
         if levels and crystal is not None:
@@ -231,6 +236,31 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
         message = f"judged {-above:.2f} eV/atom below the hull: an error of the judge is likelier than a discovery"
         return row | {"status": "doubtful", "message": message}
     return row
+
+
+def _chemistry(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chemist would ask about the crystal, the relaxed one if there is one."""
+    relaxed = row.get("relaxed")
+    crystal = row.get("initial") if relaxed is None else relaxed
+    if crystal is None:
+        return {}
+    found = plausibility(crystal)
+    facts: dict[str, Any] = {
+        "charge_balance": found.charge_balance,
+        "coordination": found.coordination,
+        "dimensionality": found.dimensionality,
+        "failed_tests": list(found.failed),
+        "untested": list(found.untested),
+        "element_flags": list(found.flags),
+    }
+    if found.elements is not None:
+        facts |= {
+            "crustal_abundance": found.elements.abundance,
+            "hhi_production": found.elements.hhi_production,
+            "hhi_reserve": found.elements.hhi_reserve,
+            "price_per_kg": found.elements.price,
+        }
+    return facts
 
 
 def _add_calibrated(rows: Sequence[dict[str, Any]], calibrations: Mapping[str, Calibration]) -> None:

@@ -5,6 +5,7 @@ counts against the generator.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from druse_evaluation.plausibility import TESTS
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 Z_95 = NormalDist().inv_cdf(0.975)
@@ -293,6 +295,35 @@ def match_rate(a: Assessment) -> Rate:
     return rate(a, "matches_relaxed")
 
 
+def plausibility_rate(a: Assessment) -> Rate:
+    """Crystals that fail no test of chemistry; those with untested ones count, those that do not exist do not."""
+    tested = ~a.table["failed_tests"].is_null().to_numpy()
+    failed = np.array([bool(found) for found in a.sentences("failed_tests")], dtype=bool)
+    return Rate(int((tested & ~failed).sum()), len(a))
+
+
+def failed_tests(a: Assessment) -> dict[str, Rate]:
+    """How many crystals fail each test of chemistry."""
+    return {test: Rate(n, len(a)) for test, n in _counts(a, "failed_tests", TESTS).items()}
+
+
+def element_flags(a: Assessment) -> dict[str, Rate]:
+    """How many crystals have each flag against their elements, the commonest flag first."""
+    return {flag: Rate(n, len(a)) for flag, n in _counts(a, "element_flags").items()}
+
+
+def untested(a: Assessment) -> dict[str, Rate]:
+    """How many crystals could not be put to each test, the commonest first."""
+    return {test: Rate(n, len(a)) for test, n in _counts(a, "untested").items()}
+
+
+def _counts(a: Assessment, column: str, always: Sequence[str] = ()) -> dict[str, int]:
+    """Rows by the names that stand before the colons, each name once a row."""
+    names = [{sentence.partition(":")[0] for sentence in found} for found in a.sentences(column)]
+    counts = Counter(name for found in names for name in sorted(found))
+    return {name: counts[name] for name in always} | dict(counts.most_common())
+
+
 def p1_rate(a: Assessment) -> Rate:
     """Relaxed crystals without any symmetry."""
     return Rate(int((a.values("space_group_number") == 1).sum()), len(a))
@@ -342,6 +373,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("structure_validity", "structure valid", "no distance under 0.5 Å, at least 0.1 Å³", structure_validity),
     Metric("composition_validity", "composition valid", "SMACT: charge neutral, or all metal", composition_validity),
     Metric("validity", "both valid", "structure and composition", validity),
+    Metric("plausibility", "plausible", "fails no test of charge balance, bonds, coordination", plausibility_rate),
     Metric("convergence", "relaxed", "relaxation converged", convergence),
     Metric("match", "match relaxed form", "same structure before and after relaxation", match_rate),
     Metric("uniqueness", "unique", "first of its kind in the set", uniqueness),

@@ -21,12 +21,16 @@ from druse_evaluation.metrics import (
     calibrated_metastable_rate,
     calibrated_sun_rate,
     convergence,
+    element_flags,
+    failed_tests,
     match_rate,
     measure,
     metastable_rate,
     p1_rate,
+    plausibility_rate,
     rmsd,
     sun_rate,
+    untested,
     validity,
 )
 from druse_evaluation.summary import calibration_gap, judge_sentence
@@ -37,6 +41,7 @@ N_BEST = 9
 """Crystals drawn; a browser keeps at most sixteen three-dimensional pictures alive."""
 
 _PLAIN = [name for name in COLUMNS if name not in ("initial", "relaxed")]
+_DIRECTIONS = ("molecules or atoms (0D)", "chains (1D)", "layers (2D)", "a framework (3D)")
 _SHOWN: tuple[tuple[str, str, int | None], ...] = (
     ("source", "source", None),
     ("formula", "formula", None),
@@ -46,6 +51,10 @@ _SHOWN: tuple[tuple[str, str, int | None], ...] = (
     ("probability_metastable_generated", "P(≤ 0.1), generated", 2),
     ("probability_metastable_wbm", "P(≤ 0.1), WBM", 2),
     ("rmsd", "RMSD, Å", 3),
+    ("charge_balance", "charges", None),
+    ("dimensionality", "bonded in", 0),
+    ("failed_tests", "fails", None),
+    ("element_flags", "elements", None),
     ("unique", "unique", None),
     ("novel", "novel", None),
     ("match_id", "same as", None),
@@ -125,6 +134,8 @@ def render_report(
         status_hint=_status_hint(assessment),
         crystals=crystals,
         metrics=[_metric_row(m) for m in measured],
+        chemistry=_chemistry_rows(assessment),
+        chemistry_hint=f"{plausibility_rate(assessment)} fail none of these tests. Nothing is filtered by them.",
         judge=_judge_facts(assessment.metadata),
         calibrated_on=[CALIBRATED_ON[name] for name in assessment.metadata["calibrations"]],
         calibrations=_calibration_facts(assessment.metadata),
@@ -259,6 +270,7 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
         shown.append(("P(≤ 0.1 eV/atom)", " to ".join(f"{100 * chance:.0f}" for chance in chances) + " %"))
     shown.append(("RMSD on relaxation", f"{facts['rmsd']:.3f} Å"))
     shown.append(("volume", f"{facts['volume_per_atom']:.1f} Å³/atom, {facts['num_atoms']} atoms"))
+    shown += _chemistry_facts(facts)
     chips = []
     if facts["novel"] is not None:
         chips.append(("novel", "good") if facts["novel"] else (f"known: {facts['match_id']}", "warn"))
@@ -281,11 +293,43 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
         "space_group": facts["space_group_symbol"],
         "space_group_html": Markup("<i>{}</i> · {}").format(facts["space_group_symbol"], facts["space_group_number"]),
         "facts": shown,
+        "notes": _chemistry_notes(facts),
         "colors": [(symbol, element["color"]) for symbol, element in drawn["elements"].items()],
         "chips": chips,
         "scene": drawn,
         "cif": cif_text(relaxed),
     }
+
+
+def _chemistry_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a chemist would ask about one crystal."""
+    shown = [("charges", facts["charge_balance"] or "–")]
+    if facts["coordination"] is not None:
+        shown.append(("bonds", facts["coordination"]))
+    if facts["dimensionality"] is not None:
+        shown.append(("bonded in", _DIRECTIONS[facts["dimensionality"]]))
+    return shown
+
+
+def _chemistry_notes(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the crystal fails, what could not be tested and what speaks against its elements; with a colour for each."""
+    kinds = (("failed_tests", "bad", "Fails "), ("untested", "soft", "Untested: "), ("element_flags", "warn", ""))
+    return [
+        (color, f"{start}{sentence}"[:1].upper() + f"{start}{sentence}"[1:])
+        for column, color, start in kinds
+        for sentence in facts[column] or ()
+    ]
+
+
+def _chemistry_rows(assessment: Assessment) -> list[dict[str, str]]:
+    """How many crystals fail which test, could not be tested, or have which flag."""
+    kinds = (("fails", failed_tests), ("untested", untested), ("elements", element_flags))
+    return [
+        {"kind": kind, "name": name, "count": f"{rate.count:,} / {rate.total:,}", "value": f"{100 * rate.value:.1f} %"}
+        for kind, count in kinds
+        for name, rate in count(assessment).items()
+        if rate.total
+    ]
 
 
 def _formula_html(formula: str) -> Markup:
@@ -359,10 +403,12 @@ def _table(assessment: Assessment) -> dict[str, Any]:
     shown = [
         {"name": name, "label": label, "digits": digits, "meaning": COLUMNS[name][1]}
         for name, label, digits in _SHOWN
-        if any(value is not None and value != "" for value in columns[_PLAIN.index(name)])
+        if any(value not in (None, "", []) for value in columns[_PLAIN.index(name)])
     ]
     return {"columns": _PLAIN, "rows": rows, "shown": shown}
 
 
 def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return "; ".join(value)
     return float(f"{value:.7g}") if isinstance(value, float) and math.isfinite(value) else value

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from druse_evaluation.metrics import METRICS, Measured, Rate
+from druse_evaluation.metrics import METRICS, Measured, Rate, element_flags, failed_tests, untested
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 
@@ -13,6 +13,23 @@ def as_json(measured: Sequence[Measured], metadata: Mapping[str, Any]) -> dict[s
         "metrics": {m.metric.name: {"meaning": m.metric.meaning, **m.value.as_dict()} for m in measured},
         "judge": dict(metadata),
     }
+
+
+def plausibility_as_json(assessment: Assessment) -> dict[str, Any]:
+    """How many crystals fail which test of chemistry, have which flag, or could not be tested, as plain JSON values."""
+    counted = {
+        "failed_tests": failed_tests(assessment),
+        "element_flags": element_flags(assessment),
+        "untested": untested(assessment),
+    }
+    return {kind: {name: rate.as_dict() for name, rate in rates.items()} for kind, rates in counted.items()}
+
+
+def plausibility_sentence(assessment: Assessment) -> str:
+    """How many crystals fail which test of chemistry, in words."""
+    failed = ", ".join(f"{name} {rate.count:,}" for name, rate in failed_tests(assessment).items())
+    flags = ", ".join(f"{name} {rate.count:,}" for name, rate in element_flags(assessment).items())
+    return f"Of {len(assessment):,} crystals fail: {failed}." + (f" Flags: {flags}." if flags else "")
 
 
 def as_markdown(sets: Mapping[str, Sequence[Measured]]) -> str:

@@ -25,6 +25,8 @@ _STRUCTURE = pa.struct(
 CALIBRATED_ON: dict[str, str] = {"generated": "generated crystals", "wbm": "substituted crystals, WBM"}
 """What a judge is calibrated on, in words: the cautious end first, the hopeful one after it."""
 
+_SENTENCES = pa.list_(pa.string())
+
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "source": (pa.string(), "file and member, or position, that the crystal comes from"),
     "status": (
@@ -49,6 +51,23 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "min_distance": (pa.float64(), "Å, shortest distance in the crystal as given, own images included"),
     "structure_valid": (pa.bool_(), "no distance under 0.5 Å, at least 0.1 Å³"),
     "composition_valid": (pa.bool_(), "charge neutral by SMACT's oxidation states, or all metal"),
+    "charge_balance": (
+        pa.string(),
+        "how oxidation states explain the composition: element, alloy, balanced, mixed valence, metallic, or not: "
+        "unbalanced, unknown states, undecided",
+    ),
+    "coordination": (pa.string(), "numbers of bonds by element; of the relaxed crystal, or as given without one"),
+    "dimensionality": (
+        pa.int32(),
+        "directions in which bonds go on for ever; of the relaxed crystal, or as given without one",
+    ),
+    "crustal_abundance": (pa.float64(), "mg/kg of the earth's crust, of the rarest element"),
+    "hhi_production": (pa.float64(), "Herfindahl-Hirschman index of where the elements are produced, by weight"),
+    "hhi_reserve": (pa.float64(), "Herfindahl-Hirschman index of where reserves of the elements are, by weight"),
+    "price_per_kg": (pa.float64(), "USD of 2013, what the elements of a kilogram cost"),
+    "failed_tests": (_SENTENCES, "tests of chemistry that the crystal fails, and how; none of them filters"),
+    "untested": (_SENTENCES, "what could not be tested, and why"),
+    "element_flags": (_SENTENCES, "what speaks against the elements: radioactive, toxic, scarce, dear, concentrated"),
     "relaxation_status": (pa.string(), "how the relaxation ended"),
     "converged": (pa.bool_(), "forces and stress under the bound"),
     "n_steps": (pa.int32(), "steps of the relaxation"),
@@ -165,6 +184,10 @@ class Assessment:
     def strings(self, name: str) -> list[str | None]:
         """A column of text."""
         return self.table[name].to_pylist()
+
+    def sentences(self, name: str) -> list[list[str]]:
+        """A column of lists of text; an empty list where there is none."""
+        return [found or [] for found in self.table[name].to_pylist()]
 
     def initial(self, row: int) -> Crystal | None:
         """The crystal as given."""

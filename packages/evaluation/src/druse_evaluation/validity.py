@@ -42,7 +42,7 @@ def _formula_valid(key: FormulaKey) -> bool:
     symbols = [Element.from_Z(z).symbol for z, _ in key]
     if len(symbols) == 1 or all(symbol in metals for symbol in symbols):
         return True
-    elements = [_oxidation_states(symbol) for symbol in symbols]
+    elements = [oxidation_states(symbol) for symbol in symbols]
     if not all(states for states, _ in elements):
         return False
     # Pauling's rule for a whole crystal: some electronegativity separates the cations (below) from the anions (at or
@@ -58,7 +58,7 @@ def _formula_valid(key: FormulaKey) -> bool:
 
 
 @cache
-def _oxidation_states(symbol: str) -> tuple[tuple[int, ...], float]:
+def oxidation_states(symbol: str) -> tuple[tuple[int, ...], float]:
     """Oxidation states and electronegativity; no states for an element of which SMACT does not know both."""
     from smact import Element
 

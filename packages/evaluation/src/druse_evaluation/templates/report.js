@@ -152,7 +152,7 @@
         const cell = document.createElement("td");
         cell.textContent = format(row[index[column.name]], column);
         if (column.digits !== null) cell.className = "n";
-        if (column.name === "message") { cell.className = "msg"; cell.title = cell.textContent; }
+        if (["message", "failed_tests", "element_flags"].includes(column.name)) { cell.className = "msg"; cell.title = cell.textContent; }
         line.append(cell);
       }
       return line;
