@@ -70,21 +70,29 @@ def _elements(key: FormulaKey) -> tuple[int, ...]:
 
 
 class DistinctStructures:
-    """Structures seen so far, each once."""
+    """Structures seen so far, each once. A crystal is reduced when another one has its formula, and not before."""
 
     def __init__(self, *, matcher: Matcher):
         self.matcher = matcher
-        self._firsts: dict[FormulaKey, list[tuple[int, Comparable]]] = defaultdict(list)
+        self._firsts: dict[FormulaKey, list[int]] = defaultdict(list)
+        self._crystals: dict[int, Crystal | Comparable] = {}
 
     def add(self, position: int, crystal: Crystal) -> int:
         """Position of the first crystal added that is the same structure: its own if there is none."""
-        prepared = self.matcher.prepare(crystal)
-        seen = self._firsts[prepared.key]
-        first = next((i for i, earlier in seen if self.matcher.fit(earlier, prepared)), None)
-        if first is None:
-            seen.append((position, prepared))
-            return position
-        return first
+        self._crystals[position] = crystal
+        seen = self._firsts[formula_key(crystal)]
+        for first in seen:
+            if self.matcher.fit(self._prepared(first), self._prepared(position)):
+                del self._crystals[position]
+                return first
+        seen.append(position)
+        return position
+
+    def _prepared(self, position: int) -> Comparable:
+        found = self._crystals[position]
+        if isinstance(found, Crystal):
+            found = self._crystals[position] = self.matcher.prepare(found)
+        return found
 
 
 def first_occurrences(
