@@ -18,6 +18,7 @@ from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.prototypes import KnownPrototypes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
@@ -212,7 +213,10 @@ def picture(rows: Sequence[dict[str, Any]]) -> Figure:
         )
     panel.set_xscale("log")
     panel.set_yscale("log")
+    known = [row["known"] for row in rows]
+    panel.set_xticks(known, [f"{n:,}" for n in known])
+    panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xlabel("known crystals")
     panel.set_ylabel("seconds for all")
-    panel.legend(frameon=False, fontsize=8)
+    panel.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
