@@ -47,6 +47,12 @@ def test_matching(here):
     assert 0 < rows[1]["novel"] <= rows[0]["novel"] < 12
 
 
+def test_hull(here):
+    results = check(run("hull", "--smoke", "--quiet"), here / "hull", "hull")["results"]
+    assert results["largest_difference"] <= 1e-6
+    assert sum(row["queries"] for row in results["milliseconds_by_elements"].values()) == 20
+
+
 @pytest.mark.slow
 def test_steps(here):
     content = check(run("steps", "--smoke", "--relax", "--quiet"), here / "steps", "steps")
@@ -72,6 +78,7 @@ def test_unconditional(here):
         (["steps", "--samplers", "slow:10"], "no sampler such as"),
         (["matching", "--references", "some"], "--references is 'some'"),
         (["matching", "--references", 10**6], "give another one with --dataset"),
+        (["hull", "--num-elements", 1], "at least 2"),
         (["training-curve"], "which run"),
         (["training-curve", "nowhere"], "nowhere"),
     ],

@@ -258,6 +258,35 @@ def matching(
         typer.echo(folder / "table.md")
 
 
+@app.command()
+def hull(
+    num: Annotated[int, typer.Option(help="Formulas that are asked about.")] = 1000,
+    num_elements: Annotated[
+        int | None, typer.Option(help="Only phases of the so many commonest elements; all.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How long does a distance to the hull take? Beside pymatgen's PatchedPhaseDiagram on the same phases."""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench hull"):
+        from druse_crystal.manifest import Manifest
+        from druse_energetics.reference import load_hull
+
+        from druse_benchmarks.hull import HullConfig
+        from druse_benchmarks.hull import hull as run
+
+        if smoke:
+            num, num_elements = 20, 6
+        config = HullConfig(num=num, num_elements=num_elements, seed=seed)
+        with Display(quiet=quiet) as display:
+            folder = run(config=config, phases=load_hull(), out=_out(out, smoke), display=display, manifest=Manifest())
+        typer.echo(folder / "table.md")
+
+
 @app.command("training-curve")
 def training_curve(
     runs: Annotated[
