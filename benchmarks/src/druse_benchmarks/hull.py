@@ -13,6 +13,7 @@ from druse_crystal.console import Display
 from druse_crystal.manifest import Manifest
 from druse_energetics.hull import ConvexHull
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from pymatgen.analysis.phase_diagram import PatchedPhaseDiagram, PDEntry
 from pymatgen.core import Composition, Element
 
@@ -22,6 +23,7 @@ from druse_benchmarks.record import machine_load, markdown_table, write_record
 NAME = "hull"
 LARGEST_AMOUNT = 6  # atoms of an element in a formula that is asked about
 ENERGIES = (-4.0, 1.0)  # eV/atom, of the crystals that are asked about
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # ms
 AGREEMENT = 1e-6  # eV/atom
 
 
@@ -163,20 +165,23 @@ def _table(results: dict[str, Any], config: HullConfig) -> str:
     ours, theirs = seconds["druse"], seconds["pymatgen"]
     whole = markdown_table(
         ["seconds", "druse", "pymatgen", "ratio"],
-        [[key, f"{ours[key]:.2f}", f"{theirs[key]:.2f}", f"{theirs[key] / ours[key]:.1f}"] for key in ours],
+        [[key, *_compared(ours[key], theirs[key])] for key in ours],
     )
     parts = markdown_table(
         ["elements", "queries", "druse, ms", "pymatgen, ms", "ratio"],
         [
-            [size, str(row["queries"]), f"{row['druse']:.2f}", f"{row['pymatgen']:.2f}", f"{row['pymatgen'] / row['druse']:.1f}"]
-            for size, row in sizes.items()
+            [size, str(row["queries"]), *_compared(row["druse"], row["pymatgen"])] for size, row in sizes.items()
         ],
     )
     return (
-        f"{config.num:,} queries, {results['phases']:,} phases, {results['chemical_systems_of_pymatgen']:,} phase diagrams "
-        f"of pymatgen; the distances differ by {results['largest_difference']:.0e} eV/atom at most. Processor time of one "
-        f"thread; by elements the median of a query.\n\n{whole}\n{parts}"
+        f"{config.num:,} queries, {results['phases']:,} phases, {results['chemical_systems_of_pymatgen']:,} phase "
+        f"diagrams of pymatgen; the distances differ by {results['largest_difference']:.0e} eV/atom at most. Processor "
+        f"time of one thread; by elements the median of a query.\n\n{whole}\n{parts}"
     )
+
+
+def _compared(ours: float, theirs: float) -> list[str]:
+    return [f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"]
 
 
 def picture(results: dict[str, Any]) -> Figure:
@@ -186,6 +191,8 @@ def picture(results: dict[str, Any]) -> Figure:
     for i, name in enumerate(("druse", "pymatgen")):
         panel.plot(list(sizes), [row[name] for row in sizes.values()], marker="o", color=COLORS[i], label=name)
     panel.set_yscale("log")
+    panel.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    panel.yaxis.set_minor_locator(NullLocator())
     panel.set_xlabel("elements")
     panel.set_ylabel("milliseconds, median of a query")
     panel.legend(frameon=False)
