@@ -1,4 +1,4 @@
-"""How long does a distance to the hull take? Beside pymatgen's `PatchedPhaseDiagram`, on the same phases and queries."""
+"""How long does a distance to the hull take? Beside pymatgen, on the same phases and queries."""
 
 import time
 import warnings
@@ -169,9 +169,7 @@ def _table(results: dict[str, Any], config: HullConfig) -> str:
     )
     parts = markdown_table(
         ["elements", "queries", "druse, ms", "pymatgen, ms", "ratio"],
-        [
-            [size, str(row["queries"]), *_compared(row["druse"], row["pymatgen"])] for size, row in sizes.items()
-        ],
+        [[size, str(row["queries"]), *_compared(row["druse"], row["pymatgen"])] for size, row in sizes.items()],
     )
     return (
         f"{config.num:,} queries, {results['phases']:,} phases, {results['chemical_systems_of_pymatgen']:,} phase "
