@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from druse_energetics.hull import ConvexHull
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from pymatgen.analysis.phase_diagram import PatchedPhaseDiagram, PDEntry
-from pymatgen.core import Composition, Element
+from pymatgen.core import Composition
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, write_record
@@ -72,9 +72,12 @@ def hull(*, config: HullConfig, phases: ConvexHull, out: Path, display: Display,
     display.say(f"{len(compositions)} phases: pymatgen (minutes for tens of thousands)")
     entries = [PDEntry(c, e * c.num_atoms) for c, e in zip(compositions, energies, strict=True)]
     theirs, their_built = _timed(lambda: PatchedPhaseDiagram(entries))
-    expected, their_times = _each(
-        lambda c, e: theirs.get_decomp_and_e_above_hull(PDEntry(c, e * c.num_atoms), allow_negative=True)[1], asked
-    )
+
+    def distance(composition: Composition, energy: float) -> float:
+        entry = PDEntry(composition, energy * composition.num_atoms)
+        return float(theirs.get_decomp_and_e_above_hull(entry, allow_negative=True)[1] or 0.0)
+
+    expected, their_times = _each(distance, asked)
     largest = float(np.abs(np.subtract(distances, expected)).max())
     if largest > AGREEMENT:
         raise RuntimeError(f"the distances to the hull differ by up to {largest:.1e} eV/atom")
@@ -109,7 +112,7 @@ def questions(known: Sequence[Composition], config: HullConfig) -> list[tuple[Co
     """
     rng = np.random.default_rng(config.seed)
     systems: dict[int, list[tuple[str, ...]]] = defaultdict(list)
-    for system in sorted({tuple(sorted(element.symbol for element in c)) for c in known}):
+    for system in sorted({tuple(sorted(c.get_el_amt_dict())) for c in known}):
         systems[len(system)].append(system)
     sizes = sorted(size for size in systems if size > 1)
     asked = []
@@ -123,12 +126,10 @@ def questions(known: Sequence[Composition], config: HullConfig) -> list[tuple[Co
 
 def _known(phases: ConvexHull, num_elements: int | None) -> tuple[list[Composition], list[float]]:
     compositions = [Composition(name) for name in phases.ids]
-    counts: dict[Element, int] = defaultdict(int)
-    for composition in compositions:
-        for element in composition:
-            counts[element] += 1
-    common = set(sorted(counts, key=lambda element: (-counts[element], element.Z))[:num_elements])
-    chosen = [i for i, composition in enumerate(compositions) if set(composition) <= common]
+    symbols = [frozenset(composition.get_el_amt_dict()) for composition in compositions]
+    counts = Counter(symbol for some in symbols for symbol in sorted(some))
+    common = {symbol for symbol, _ in counts.most_common(num_elements)}
+    chosen = [i for i, some in enumerate(symbols) if some <= common]
     return [compositions[i] for i in chosen], [float(phases.formation_energies_per_atom[i]) for i in chosen]
 
 
