@@ -68,6 +68,7 @@ def draw_into(
                 line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
                 journal.keep(line if draw.draws == 1 else line | {"draws": draw.draws})
                 draws[draw.index] = draw
+    manifest.results["drawn"] = sum(draw.draws for draw in draws.values())
     return [draws[i] for i in range(config.num)]
 
 
@@ -90,7 +91,6 @@ def write_draws(folder: Path, draws: list[Draw], *, display: Display, manifest: 
     manifest.results |= {
         "requested": len(draws),
         "crystals": len(good),
-        "drawn": sum(draw.draws for draw in draws),
         "chemical_systems": dict(Counter(chemical_system(crystal) for crystal in crystals).most_common()),
     }
     manifest.write(folder / "manifest.json")
