@@ -146,6 +146,16 @@ def test_rates_and_their_intervals():
     assert rates(costs(), 5000.0, "near")["per_1000_calls"][0] == pytest.approx(5.0)
 
 
+def test_a_budget_that_uses_up_all_crystals_does_not_bend_the_interval():
+    """Crystals of 1 to 199 calls, all of which count: the number of renewals, 200 on average, has a known spread."""
+    calls = np.random.default_rng(1).integers(1, 200, 200).astype(float)
+    budget = calls.sum()
+    middle, low, high = rates(costs(n=200, share=1.0, calls=calls), budget, "near")["per_1000_calls"]
+    assert middle == pytest.approx(200 / budget * 1000)
+    half = 1.96 * calls.std() / calls.mean() * 200**0.5 / budget * 1000
+    assert (middle - low, high - middle) == pytest.approx((half, half), rel=0.2)
+
+
 def test_the_picture_has_room_for_every_curve():
     figure = cost_curve.picture([costs(share=0.1), costs(share=0.5)], budget=20000.0)
     for panel in figure.axes:

@@ -57,10 +57,9 @@ class Costs:
         return (self.crystal_seconds + self.call_seconds * self.calls) / 3600
 
     def resampled(self, seed: int = 0) -> np.ndarray:
-        """(resamples, n) positions of crystals drawn with replacement; the first row is the crystals as they are."""
+        """(resamples, 2 n) positions of crystals drawn with replacement; twice as many, so that they do not run out."""
         n = len(self.calls)
-        drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-        return np.concatenate([np.arange(n)[None], drawn])
+        return np.random.default_rng(seed).integers(n, size=(RESAMPLES, 2 * n))
 
 
 def found_within(
@@ -78,10 +77,10 @@ def found_within(
     return np.stack([t[np.searchsorted(s, grid, side="right")] for t, s in zip(total, spent, strict=True)])
 
 
-def interval(values: Float64[np.ndarray, "r g"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of rows of resamples: the first row, and the 2.5th and 97.5th percentile of the others."""
-    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
-    return values[0], low, high
+def interval(values: Float64[np.ndarray, "r g"]) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5th and the 97.5th percentile of the rows."""
+    low, high = np.quantile(values, [0.025, 0.975], axis=0)
+    return low, high
 
 
 def common_budget(costs: Sequence[Costs]) -> float:
@@ -97,16 +96,22 @@ def rates(costs: Costs, budget: float, name: str) -> dict[str, tuple[float, floa
         budget: force calls.
         name: of the measure.
     """
-    index = costs.resampled()
-    calls, grid = costs.calls[index], np.array([budget])
-    worth = found_within(calls, costs.worth[name][index], grid)[:, 0]
-    hours = found_within(calls, costs.core_hours[index], grid)[:, 0]
-    per_call = 1000 * worth / max(budget, 1.0)
-    per_hour = np.divide(worth, hours, out=np.zeros_like(worth), where=hours > 0)
+    grid = np.array([budget])
+
+    def per(index: np.ndarray) -> dict[str, np.ndarray]:
+        calls = costs.calls[index]
+        worth = found_within(calls, costs.worth[name][index], grid)
+        hours = found_within(calls, costs.core_hours[index], grid)
+        return {
+            "per_1000_calls": 1000 * worth / max(budget, 1.0),
+            "per_core_hour": np.divide(worth, hours, out=np.zeros_like(worth), where=hours > 0),
+        }
+
+    measured, resampled = per(np.arange(len(costs.calls))[None]), per(costs.resampled())
     found = {}
-    for key, values in (("per_1000_calls", per_call), ("per_core_hour", per_hour)):
-        middle, low, high = interval(values[:, None])
-        found[key] = (float(middle[0]), float(low[0]), float(high[0]))
+    for key, value in measured.items():
+        low, high = interval(resampled[key])
+        found[key] = (float(value[0, 0]), float(low[0]), float(high[0]))
     return found
 
 
@@ -201,11 +206,12 @@ def picture(costs: Sequence[Costs], *, budget: float) -> Figure:
     hours = min(float(c.core_hours.sum()) for c in costs)
     for i, c in enumerate(costs):
         index = c.resampled()
-        worth, color = c.worth["near"][index], COLORS[i % len(COLORS)]
+        worth, color = c.worth["near"], COLORS[i % len(COLORS)]
         for panel, cost, end in ((left, c.calls, budget), (right, c.core_hours, hours)):
             grid = np.linspace(0.0, max(end, 1e-9), 101)
-            middle, low, high = interval(found_within(cost[index], worth, grid))
-            panel.plot(grid, middle, color=color, linewidth=2, label=c.name, zorder=2 + len(costs) - i)
+            low, high = interval(found_within(cost[index], worth[index], grid))
+            found = found_within(cost[None], worth[None], grid)[0]
+            panel.plot(grid, found, color=color, linewidth=2, label=c.name, zorder=2 + len(costs) - i)
             panel.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
             panel.set_xlim(0, max(end, 1e-9))
     for panel in (left, right):
