@@ -47,8 +47,9 @@ def processor_seconds() -> float:
 def time_source(source: Source, num: int, *, seed: int, relaxer: Relaxer, journal: Journal, display: Display) -> Timing:
     """Time a method, or take the timing from the journal.
 
-    One crystal is made first and ``num`` more after it; the difference is what ``num`` take without the start. Then
-    these are relaxed. Processor time instead of wall time, since other work on the machine changes it much less.
+    One crystal is made for whatever happens only once in a process, then one again, then ``num + 1``: the difference of
+    the last two is what ``num`` take without the start. Then these are relaxed.
+    Processor time instead of wall time, since other work on the machine changes it much less.
 
     Args:
         source: the method.
@@ -62,7 +63,7 @@ def time_source(source: Source, num: int, *, seed: int, relaxer: Relaxer, journa
         return Timing(**journal.lines[0])
     display.say(f"{source.name}: timing")
     quiet, seconds, results = Display(quiet=True), [], []
-    for n in (1, num + 1):
+    for n in (1, 1, num + 1):
         with tempfile.TemporaryDirectory() as folder:
             start = processor_seconds()
             path = Path(folder) / source.name
@@ -74,7 +75,7 @@ def time_source(source: Source, num: int, *, seed: int, relaxer: Relaxer, journa
     calls = sum(force_calls(relaxation) for relaxation in relaxer(crystals))
     spent = processor_seconds() - start
     timing = Timing(
-        crystal_seconds=max(0.0, seconds[1] - seconds[0]) / num,
+        crystal_seconds=max(0.0, seconds[2] - seconds[1]) / num,
         call_seconds=spent / max(1, calls),
         crystals=num,
         calls=calls,
