@@ -53,6 +53,35 @@ def test_hull(here):
     assert sum(row["queries"] for row in results["milliseconds_by_elements"].values()) == 20
 
 
+def test_chemical_systems_with_one_method(here):
+    result = run("chemical-systems", "--smoke", "--methods", "iterated-substitution", "--quiet")
+    name = "O-Sr-V"
+    content = check(result, here / "chemical-systems", f"iterated-substitution/{name}")
+    assert 0 < content["results"]["force_calls"] <= content["settings"]["budget"] == 30
+    assert len(content["findings"]) == content["results"]["proposals_relaxed"]
+
+
+def test_cost_of_one_method(here):
+    result = run("cost", "--smoke", "--methods", "substitution", "--quiet")
+    content = check(result, here / "cost", "substitution")
+    assert [finding["calls"] > 0 for finding in content["findings"]] == [True] * 3
+    assert content["results"]["timing"]["call_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_chemical_systems(here):
+    result = run("chemical-systems", "--smoke", "--quiet")
+    for method in ("druse", "iterated-substitution", "ion-exchange", "pyxtal", "airss"):
+        check(result, here / "chemical-systems", f"{method}/O-Sr-V")
+
+
+@pytest.mark.slow
+def test_cost(here):
+    result = run("cost", "--smoke", "--quiet")
+    for method in ("druse", "druse-screened", "substitution", "pyxtal", "airss"):
+        check(result, here / "cost", method)
+
+
 @pytest.mark.slow
 def test_steps(here):
     content = check(run("steps", "--smoke", "--relax", "--quiet"), here / "steps", "steps")
@@ -75,6 +104,12 @@ def test_unconditional(here):
         (["unconditional", "--num", 0], "at least 1"),
         (["unconditional", "--parents", "nowhere.parquet"], "nowhere.parquet"),
         (["unconditional", "--potential", "m3gnet"], "m3gnet"),
+        (["chemical-systems", "--systems", "Li-Xx"], "'Xx' in 'Li-Xx' is no element"),
+        (["chemical-systems", "--methods", "magic"], "no method 'magic'"),
+        (["chemical-systems", "--budget", 0], "at least 1"),
+        (["chemical-systems", "--potential", "m3gnet"], "m3gnet"),
+        (["cost", "--methods", "magic"], "no method 'magic'"),
+        (["cost", "--timed", 0], "at least 1"),
         (["steps", "--samplers", "slow:10"], "no sampler such as"),
         (["matching", "--references", "some"], "--references is 'some'"),
         (["matching", "--references", 10**6], "give another one with --dataset"),

@@ -1,10 +1,30 @@
 """``druse-bench``: one command a question."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from druse_benchmarks.equal_cost_cli import equal_cost_app
+from druse_benchmarks.options import (
+    Device,
+    Model,
+    NumAtoms,
+    Out,
+    Parents,
+    PotentialName,
+    Quiet,
+    Reference,
+    SamplerName,
+    Seed,
+    Smoke,
+    Steps,
+    Work,
+    numbers,
+    out_folder,
+    words,
+    work_folder,
+)
 
 app = typer.Typer(
     name="druse-bench",
@@ -13,34 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-RESULTS, WORK = Path("benchmarks/results"), Path("build/benchmarks")
-SMOKE_RESULTS, SMOKE_WORK = Path("build/benchmarks-smoke/results"), Path("build/benchmarks-smoke/work")
-
-Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of all results; benchmarks/results.", show_default=False)
-]
-Work = Annotated[
-    Path | None, typer.Option(help="Folder of unfinished work; build/benchmarks/<command>.", show_default=False)
-]
-Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder; without one, the model that ships.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same crystals.")]
-NumAtoms = Annotated[str | None, typer.Option("--num-atoms", help="Atoms in a cell: 8, or 4-12.", show_default=False)]
-Reference = Annotated[str, typer.Option(help="embedded, or the path of a reference.")]
-PotentialName = Annotated[str, typer.Option("--potential", help="sevennet-0, sevennet-l3i5 or chgnet.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Tiny: does it run? Written to build/, worth nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-
-
-def _out(out: Path | None, smoke: bool) -> Path:
-    return out or (SMOKE_RESULTS if smoke else RESULTS)
-
-
-def _work(work: Path | None, smoke: bool, name: str) -> Path:
-    if smoke and work is None:  # a trial starts from nothing
-        shutil.rmtree(SMOKE_WORK / name, ignore_errors=True)
-    return work or (SMOKE_WORK if smoke else WORK) / name
+app.registered_commands += equal_cost_app.registered_commands
 
 
 @app.command()
@@ -69,25 +62,18 @@ def throughput(
         if smoke:
             repeats, batches = 1, 2
         config = ThroughputConfig(
-            threads=_numbers(threads, option="--threads"), repeats=repeats, batches=batches, seed=seed, device=device
+            threads=numbers(threads, option="--threads"), repeats=repeats, batches=batches, seed=seed, device=device
         )
         with Display(quiet=quiet) as display:
             folder = run(
                 config=config,
                 model=model or MODEL,
                 dataset=load_embedded(),
-                out=_out(out, smoke),
+                out=out_folder(out, smoke),
                 display=display,
                 manifest=Manifest(),
             )
         typer.echo(folder / "table.md")
-
-
-def _numbers(text: str, *, option: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise ValueError(f"{option} is {text!r}: write a number such as 1, or several such as 1,2") from None
 
 
 @app.command()
@@ -101,17 +87,15 @@ def unconditional(
             "charge-balanced, resampling, known, files:PATH."
         ),
     ] = "druse,substitution,pyxtal,known",
-    parents: Annotated[
-        str, typer.Option(help="Dataset whose training split the classical methods start from; embedded.")
-    ] = "embedded",
+    parents: Parents = "embedded",
     reference: Reference = "embedded",
     training: Annotated[
         str | None,
         typer.Option(help="What the model learnt from, for novelty against it, of all methods.", show_default=False),
     ] = None,
     potential: PotentialName = "sevennet-0",
-    sampler: Annotated[str, typer.Option(help="fast, predictor or paper.")] = "fast",
-    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default=False)] = None,
+    sampler: SamplerName = "fast",
+    steps: Steps = None,
     num_atoms: NumAtoms = None,
     model: Model = None,
     device: Device = "cpu",
@@ -144,7 +128,7 @@ def unconditional(
         )
         embedded = load_embedded()
         sources = make_sources(
-            [method.strip() for method in methods.split(",")],
+            words(methods),
             parents=embedded if parents == "embedded" else CrystalDataset.read(parents),
             parents_hash="embedded" if parents == "embedded" else file_hash(parents),
             held_out=embedded,
@@ -159,8 +143,8 @@ def unconditional(
                 num=num,
                 seed=seed,
                 evaluation=EvaluationConfig(reference=reference, training=training, relaxation=relaxation),
-                out=_out(out, smoke),
-                work=_work(work, smoke, "unconditional"),
+                out=out_folder(out, smoke),
+                work=work_folder(work, smoke, "unconditional"),
                 display=display,
             )
         typer.echo(folder / "table.md")
@@ -213,8 +197,8 @@ def steps(
                     relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500),
                 ),
                 relax=relax,
-                out=_out(out, smoke),
-                work=_work(work, smoke, "steps"),
+                out=out_folder(out, smoke),
+                work=work_folder(work, smoke, "steps"),
                 display=display,
                 manifest=Manifest(),
             )
@@ -243,7 +227,7 @@ def matching(
 
         if smoke:
             num, references = 12, "40,80"
-        config = MatchingConfig(num=num, references=_numbers(references, option="--references"), seed=seed)
+        config = MatchingConfig(num=num, references=numbers(references, option="--references"), seed=seed)
         manifest = Manifest()
         if dataset != "embedded":
             manifest.add_input(Path(dataset))
@@ -251,7 +235,7 @@ def matching(
             folder = run(
                 config=config,
                 dataset=load_embedded() if dataset == "embedded" else CrystalDataset.read(dataset),
-                out=_out(out, smoke),
+                out=out_folder(out, smoke),
                 display=display,
                 manifest=manifest,
             )
@@ -283,7 +267,7 @@ def hull(
             num, num_elements = 20, 6
         config = HullConfig(num=num, num_elements=num_elements, seed=seed)
         with Display(quiet=quiet) as display:
-            folder = run(config=config, phases=load_hull(), out=_out(out, smoke), display=display, manifest=Manifest())
+            folder = run(config=config, phases=load_hull(), out=out_folder(out, smoke), display=display, manifest=Manifest())
         typer.echo(folder / "table.md")
 
 
@@ -313,6 +297,6 @@ def training_curve(
             if not runs:
                 if not smoke:
                     raise ValueError("which run? give the folder that `druse-train fit --out` wrote")
-                runs = [small_run(_work(work, smoke, "training-curve"), display)]
-            folder = draw(runs, out=_out(out, smoke), manifest=Manifest())
+                runs = [small_run(work_folder(work, smoke, "training-curve"), display)]
+            folder = draw(runs, out=out_folder(out, smoke), manifest=Manifest())
         typer.echo(folder / "table.md")

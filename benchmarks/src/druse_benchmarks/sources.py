@@ -26,6 +26,8 @@ from druse_evaluate.judging import read_inputs
 from druse_generate.config import MODEL, GenerateConfig, SamplerConfig
 from druse_generate.running import draw_into
 
+from druse_benchmarks.screened import Screened
+
 CLASSICAL: dict[str, Callable[[Sequence[Crystal]], Proposer]] = {
     "substitution": Substitution,
     "iterated-substitution": IteratedSubstitution,
@@ -35,7 +37,7 @@ CLASSICAL: dict[str, Callable[[Sequence[Crystal]], Proposer]] = {
     "charge-balanced": ChargeBalanced,
     "resampling": Resampling,
 }
-METHODS = ("druse", "druse:FOLDER", *CLASSICAL, "known", "files:PATH")
+METHODS = ("druse", "druse:FOLDER", "druse-screened", *CLASSICAL, "known", "files:PATH")
 NEAR_HULL = 0.1  # eV/atom
 
 
@@ -185,17 +187,22 @@ def make_sources(
     sampler: SamplerConfig,
     model: Path = MODEL,
     num_atoms: tuple[int, int] | None = None,
+    potential: str = "sevennet-0",
+    reference: str = "embedded",
 ) -> list[Source]:
     """The sources that words of a command line mean.
 
     Args:
-        methods: ``druse``, ``druse:FOLDER`` (another checkpoint), a name in ``CLASSICAL``, ``known`` or ``files:PATH``.
+        methods: ``druse``, ``druse:FOLDER`` (another checkpoint), ``druse-screened`` (as ``druse discover``),
+            a name in ``CLASSICAL``, ``known`` or ``files:PATH``.
         parents: known crystals for the classical methods; their training split, if they are split.
         parents_hash: of the parents' file, or a word for them.
         held_out: whose test split is ``known``.
         sampler: of the models.
         model: checkpoint behind ``druse``.
         num_atoms: of the models.
+        potential: that screens.
+        reference: that screens.
 
     Raises:
         ValueError: for an unknown method, a path that does not exist, or two methods of one name.
@@ -209,6 +216,8 @@ def make_sources(
             sampler=sampler,
             model=model,
             num_atoms=num_atoms,
+            potential=potential,
+            reference=reference,
         )
         for method in methods
     ]
@@ -228,6 +237,8 @@ def _make_source(
     sampler: SamplerConfig,
     model: Path,
     num_atoms: tuple[int, int] | None,
+    potential: str,
+    reference: str,
 ) -> Source:
     kind, _, where = method.partition(":")
     path = Path(where)
@@ -236,6 +247,10 @@ def _make_source(
     if kind == "druse":
         name = f"druse-{path.name}" if where else "druse"
         return Model(name=name, path=path if where else model, sampler=sampler, num_atoms=num_atoms)
+    if method == "druse-screened":
+        return Screened(
+            name=method, path=model, sampler=sampler, num_atoms=num_atoms, potential=potential, reference=reference
+        )
     if kind == "files" and where:
         return Files(name=path.name.partition(".")[0], path=path)
     if method == "known":

@@ -9,7 +9,9 @@ from druse_evaluate.cli import Device, PotentialName
 from druse_evaluate.cli import app as evaluate_app
 from druse_generate.cli import (
     AsJson,
+    ChemicalSystem,
     Correctors,
+    Elements,
     Model,
     NumAtoms,
     Quiet,
@@ -55,6 +57,8 @@ def discover(
         ),
     ] = None,
     num_atoms: NumAtoms = None,
+    elements: Elements = None,
+    chemical_system: ChemicalSystem = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
@@ -91,6 +95,8 @@ def discover(
             num=num,
             seed=seed,
             num_atoms=num_atoms,
+            elements=elements,
+            chemical_system=chemical_system,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,

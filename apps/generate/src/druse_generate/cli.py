@@ -19,6 +19,13 @@ Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder; 
 NumAtoms = Annotated[
     str | None, typer.Option("--num-atoms", help="Atoms in a cell: 8, or 4-12; by default as in the training data.")
 ]
+Elements = Annotated[
+    str | None, typer.Option("--elements", help="Only these may occur, such as Li-Fe-O.", show_default=False)
+]
+ChemicalSystem = Annotated[
+    str | None,
+    typer.Option("--chemical-system", help="All of these occur and no others, such as Li-Fe-O.", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by default.", show_default=False)]
 SamplerName = Annotated[
     str | None,
@@ -51,6 +58,8 @@ def generate_command(
     num: Annotated[int | None, typer.Option(help="How many crystals; 32 by default.", show_default=False)] = None,
     seed: Seed = None,
     num_atoms: NumAtoms = None,
+    elements: Elements = None,
+    chemical_system: ChemicalSystem = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
@@ -81,6 +90,8 @@ def generate_command(
             num=num,
             seed=seed,
             num_atoms=num_atoms,
+            elements=elements,
+            chemical_system=chemical_system,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,
@@ -96,7 +107,9 @@ def generate_command(
         if as_json:
             typer.echo(json.dumps(manifest.as_dict(), indent=2))
         else:
-            display.say(f"{manifest.results['crystals']} of {settings.num} crystals: {out / 'crystals.extxyz'}")
+            found, drawn = manifest.results["crystals"], manifest.results["drawn"]
+            of_drawn = "" if drawn == settings.num else f", of {drawn} drawn"
+            display.say(f"{found} of {settings.num} crystals{of_drawn}: {out / 'crystals.extxyz'}")
 
 
 @app.command()

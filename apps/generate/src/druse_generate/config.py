@@ -1,11 +1,12 @@
 """How crystals are drawn."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from druse_crystal.settings import override
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
+from druse_guidance import parse_elements
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint that ships with this package."""
@@ -83,6 +84,9 @@ class GenerateConfig:
         num: crystals to draw.
         seed: of all random numbers.
         num_atoms: fewest and most atoms in a cell; None: as in the training data.
+        elements: only these may occur, such as ``Li-Fe-O``; None: all of the training data.
+        chemical_system: all of these occur and no others, such as ``Li-Fe-O``; None: whatever comes.
+        max_draws: for one crystal of a chemical system; after so many without all of its elements it counts as failed.
         sampler: how to draw.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
             decides speed and memory, not the result.
@@ -91,6 +95,9 @@ class GenerateConfig:
     num: int = 32
     seed: int = 0
     num_atoms: tuple[int, int] | None = None
+    elements: str | None = None
+    chemical_system: str | None = None
+    max_draws: int = 50
     sampler: SamplerConfig = SAMPLERS["fast"]
     batch_pairs: int = 12000
 
@@ -101,10 +108,31 @@ class GenerateConfig:
             raise ValueError(f"seed is {self.seed}, it must lie between 0 and 2**63 - 1")
         if self.batch_pairs < 1:
             raise ValueError(f"batch_pairs is {self.batch_pairs}, it must be positive")
+        if self.max_draws < 1:
+            raise ValueError(f"max_draws is {self.max_draws}, it must be at least 1")
+        if self.elements is not None and self.chemical_system is not None:
+            raise ValueError(
+                f"elements {self.elements} and chemical system {self.chemical_system} were asked for at once: give "
+                "elements if only these may occur, or a chemical system if all of them must"
+            )
+        for text in (self.elements, self.chemical_system):
+            if text is not None:
+                parse_elements(text)
         if self.num_atoms is not None and self.num_atoms[0] > self.num_atoms[1]:
             low, high = self.num_atoms
             text = f"{low}-{high}"
             raise ValueError(f"number of atoms is {text!r}: the first number must not be larger than the second")
+
+    @property
+    def allowed(self) -> tuple[int, ...] | None:
+        """Atomic numbers of the elements that may occur; None for all of the training data."""
+        text = self.elements or self.chemical_system
+        return None if text is None else parse_elements(text)
+
+    @property
+    def required(self) -> tuple[int, ...]:
+        """Atomic numbers of the elements that must occur in every crystal."""
+        return () if self.chemical_system is None else parse_elements(self.chemical_system)
 
 
 def parse_num_atoms(text: str) -> tuple[int, int]:
@@ -127,6 +155,8 @@ def with_options(
     num: int | None = None,
     seed: int | None = None,
     num_atoms: str | None = None,
+    elements: str | None = None,
+    chemical_system: str | None = None,
     sampler: str | None = None,
     **changes: float | None,
 ) -> GenerateConfig:
@@ -137,6 +167,8 @@ def with_options(
         num: how many crystals.
         seed: of all random numbers.
         num_atoms: such as ``8`` or ``4-12``.
+        elements: such as ``Li-Fe-O``; wins over a chemical system of the settings.
+        chemical_system: such as ``Li-Fe-O``; wins over elements of the settings.
         sampler: a name of ``SAMPLERS``.
         changes: single fields of the sampler.
 
@@ -146,6 +178,8 @@ def with_options(
     if sampler is not None and sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
     chosen = config.sampler if sampler is None else SAMPLERS[sampler]
+    if elements is not None or chemical_system is not None:
+        config = replace(config, elements=elements, chemical_system=chemical_system)
     return override(
         config,
         num=num,

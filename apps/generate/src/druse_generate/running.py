@@ -1,8 +1,10 @@
 """One run of the generator in a folder: draw what is missing, keep it at once, write the files."""
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from druse_crystal.composition import chemical_system
 from druse_crystal.console import Display
 from druse_crystal.files import writable_folder
 from druse_crystal.io import write_cif_zip, write_extxyz
@@ -11,7 +13,10 @@ from druse_crystal.manifest import Manifest, file_hash
 from druse_scores import load_checkpoint
 
 from druse_generate.config import GenerateConfig
-from druse_generate.generating import Draw, allowed_sizes, generate
+from druse_generate.generating import Draw, allowed_sizes, generate, restricted_model
+
+RESTRICTIONS = ("elements", "chemical_system", "max_draws")
+"""Settings that decide a run only if it is restricted, so that they do not end runs begun without them."""
 
 
 def draw_into(
@@ -27,14 +32,22 @@ def draw_into(
     """
     checkpoint = load_checkpoint(model, device=device)
     allowed_sizes(checkpoint, config)  # refuses the impossible before there is a folder
+    restricted_model(checkpoint, config)
     model_hash = file_hash(model / "weights.safetensors")
     settings = asdict(config) | {"model": model_hash}
     # more crystals of the same run, or another batch size, give the same crystals
-    decisive = {name: value for name, value in settings.items() if name not in ("num", "batch_pairs")}
+    decisive = {name: value for name, value in settings.items() if name not in ("num", "batch_pairs", *RESTRICTIONS)}
+    if config.allowed is not None:
+        decisive |= {name: settings[name] for name in RESTRICTIONS}
     folder = writable_folder(folder)
     journal = Journal(folder / "generated.jsonl", "generated crystals", decisive)
     draws = {
-        line["index"]: Draw(index=line["index"], crystal=crystal_from_json(line["crystal"]), message=line["message"])
+        line["index"]: Draw(
+            index=line["index"],
+            crystal=crystal_from_json(line["crystal"]),
+            message=line["message"],
+            draws=line.get("draws", 1),
+        )
         for line in journal.lines
         if line["index"] < config.num
     }
@@ -52,8 +65,10 @@ def draw_into(
     with manifest.stage("generation"):
         for batch in generate(checkpoint, config, skip=frozenset(draws), on_progress=tell):
             for draw in batch:
-                journal.keep({"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message})
+                line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
+                journal.keep(line if draw.draws == 1 else line | {"draws": draw.draws})
                 draws[draw.index] = draw
+    manifest.results["drawn"] = sum(draw.draws for draw in draws.values())
     return [draws[i] for i in range(config.num)]
 
 
@@ -67,10 +82,15 @@ def write_draws(folder: Path, draws: list[Draw], *, display: Display, manifest: 
     names = [f"druse-{index:05d}" for index, _ in good]
     if not crystals:
         raise ValueError(
-            f"none of the {len(draws)} draws is a crystal ({draws[0].message}): the model is not trained enough"
+            f"none of the {len(draws)} crystals asked for was found ({draws[0].message}): ask for other elements or "
+            "more atoms, or use a model that is trained better"
         )
     with manifest.stage("writing"):
         write_extxyz(folder / "crystals.extxyz", crystals, info=[{"id": name} for name in names])
         write_cif_zip(folder / "cifs.zip", crystals, names=names)
-    manifest.results |= {"requested": len(draws), "crystals": len(good)}
+    manifest.results |= {
+        "requested": len(draws),
+        "crystals": len(good),
+        "chemical_systems": dict(Counter(chemical_system(crystal) for crystal in crystals).most_common()),
+    }
     manifest.write(folder / "manifest.json")

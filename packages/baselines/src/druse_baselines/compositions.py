@@ -1,5 +1,6 @@
 """What random structures take over from known crystals: compositions and volumes."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -83,4 +84,6 @@ class KnownCompositions:
 
 def _by_electronegativity(atomic_numbers: Iterable[int]) -> list[int]:
     """Atomic numbers from the most electropositive to the most electronegative; without a value (noble gases) last."""
-    return sorted(atomic_numbers, key=lambda z: (np.nan_to_num(Element.from_Z(z).X, nan=np.inf), z))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, of every noble gas
+        return sorted(atomic_numbers, key=lambda z: (np.nan_to_num(Element.from_Z(z).X, nan=np.inf), z))
