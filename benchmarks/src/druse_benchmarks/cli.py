@@ -267,7 +267,9 @@ def hull(
             num, num_elements = 20, 6
         config = HullConfig(num=num, num_elements=num_elements, seed=seed)
         with Display(quiet=quiet) as display:
-            folder = run(config=config, phases=load_hull(), out=out_folder(out, smoke), display=display, manifest=Manifest())
+            folder = run(
+                config=config, phases=load_hull(), out=out_folder(out, smoke), display=display, manifest=Manifest()
+            )
         typer.echo(folder / "table.md")
 
 
