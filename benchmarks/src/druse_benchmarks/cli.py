@@ -273,6 +273,34 @@ def hull(
         typer.echo(folder / "table.md")
 
 
+@app.command()
+def analysis(
+    tables: Annotated[
+        list[str],
+        typer.Argument(help="Finished folders of `druse evaluate`, as NAME=FOLDER or FOLDER.", show_default=False),
+    ],
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """What do the crystals of a method look like? Distributions of several finished sets side by side."""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench analysis"):
+        from druse_crystal.manifest import Manifest
+
+        from druse_benchmarks.analysis import analysis as run
+
+        named = {}
+        for text in tables:
+            name, equals, path = text.rpartition("=")
+            named[name if equals else Path(path).name] = Path(path)
+        if len(named) < len(tables):
+            raise ValueError("two sets have one name: give names of your own, as NAME=FOLDER")
+        with Display(quiet=quiet) as display:
+            folder = run(named, out=out_folder(out, smoke=False), display=display, manifest=Manifest())
+        typer.echo(folder / "table.md")
+
+
 @app.command("training-curve")
 def training_curve(
     runs: Annotated[

@@ -247,7 +247,7 @@ def test_parquet_round_trip(assessment, tmp_path):
     assert stored.field("rmsd").metadata[b"meaning"].startswith("Å".encode())
 
 
-def test_reading_something_else_is_refused(tmp_path):
+def test_reading_something_else_is_refused(assessment, tmp_path):
     text = tmp_path / "x.parquet"
     text.write_text("no")
     with pytest.raises(ValueError, match="is not a readable Parquet file"):
@@ -255,6 +255,10 @@ def test_reading_something_else_is_refused(tmp_path):
     import pyarrow as pa
 
     pq.write_table(pa.table({"a": [1]}), text)
+    older = tmp_path / "older.parquet"
+    pq.write_table(assessment.table.drop_columns(["volume"]).replace_schema_metadata({"druse_assessment": "{}"}), older)
+    with pytest.raises(ValueError, match="another version of Druse"):
+        Assessment.read(older)
     with pytest.raises(ValueError, match="not a table of facts"):
         Assessment.read(text)
 

@@ -223,15 +223,20 @@ class Assessment:
         """Read what ``write`` wrote.
 
         Raises:
-            ValueError: if the file is no table of facts; the sentence names it.
+            ValueError: if the file is no table of facts, or one of another version; the sentence names it.
         """
         try:
             table = pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path} is not a readable Parquet file ({error})") from error
         stored = (table.schema.metadata or {}).get(b"druse_assessment")
-        if stored is None or table.schema.names != SCHEMA.names:
+        if stored is None:
             raise ValueError(f"{path} is not a table of facts about crystals: make one with druse-evaluate evaluate")
+        if table.schema.names != SCHEMA.names:
+            raise ValueError(
+                f"{path} was written by another version of Druse, with other columns: run the same command again, "
+                "which keeps finished relaxations"
+            )
         return cls(table, json.loads(stored))
 
 
