@@ -4,7 +4,7 @@ After Zeni et al., Nature 639, 624 (2025), figure 2 and its supplement: displace
 novelty against the number generated, space groups, elements, sizes, density, distance to the hull.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -240,11 +240,11 @@ def _space_groups(panel: Axes, sets: Sets) -> None:
         for number, symbol in zip(found.values("space_group_number"), found.strings("space_group_symbol"), strict=True)
         if np.isfinite(number) and symbol
     }
-    shares: Counter[int] = Counter()
+    shares: dict[int, float] = defaultdict(float)
     for found in sets.values():
         for number, count in Counter(groups(found)).items():
             shares[number] += count / max(1, len(found))
-    chosen = sorted(number for number, _ in shares.most_common(N_GROUPS))
+    chosen = sorted(_largest(shares, N_GROUPS))
     _bars(panel, sets, chosen, lambda found: Counter(groups(found)), whole=False)
     panel.set_xticks(range(len(chosen)), [symbols[number] for number in chosen], rotation=50, ha="right", fontsize=8)
 
@@ -269,12 +269,16 @@ def _density(panel: Axes, sets: Sets) -> None:
     panel.set_xlim(left=0)
 
 
+def _largest[K](shares: Mapping[K, float], n: int) -> list[K]:
+    return sorted(shares, key=lambda name: -shares[name])[:n]
+
+
 def _elements(panel: Axes, sets: Sets) -> None:
-    shares: Counter[str] = Counter()
+    shares: dict[str, float] = defaultdict(float)
     for found in sets.values():
         for symbol, count in elements(found).items():
             shares[symbol] += count / max(1, len(found))
-    chosen = sorted((symbol for symbol, _ in shares.most_common(N_ELEMENTS)), key=lambda symbol: Element(symbol).Z)
+    chosen = sorted(_largest(shares, N_ELEMENTS), key=lambda symbol: Element(symbol).Z)
     for i, (name, found) in enumerate(sets.items()):
         counts, total = elements(found), max(1, len(found))
         panel.plot(chosen, [100 * counts[s] / total for s in chosen], "o", markersize=5, color=_color(i), label=name)
