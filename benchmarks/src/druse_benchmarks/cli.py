@@ -301,6 +301,57 @@ def analysis(
         typer.echo(folder / "table.md")
 
 
+@app.command()
+def calibration(
+    table: Annotated[
+        Path, typer.Argument(help="Parquet with structures and their DFT energy above hull.", show_default=False)
+    ],
+    label: Annotated[str, typer.Option(help="Column with that energy, eV/atom.")] = "energy_above_hull",
+    group: Annotated[str, typer.Option(help="Column by which is left out, such as the generator.")] = "generator",
+    judges: Annotated[
+        str, typer.Option(help="With commas; the first one relaxes, the others go on from there.")
+    ] = "sevennet-0,sevennet-l3i5,chgnet",
+    limit: Annotated[int | None, typer.Option(help="So many structures, at random; all.", show_default=False)] = None,
+    limit_of_others: Annotated[
+        int | None, typer.Option(help="So many of these for the other judges; all.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    work: Work = None,
+    quiet: Quiet = False,
+) -> None:
+    """How far is each judge from DFT, and how far does what is learnt from the difference carry over?
+
+    Ctrl-C keeps what is finished; the same command continues.
+    """
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench calibration"):
+        from druse_crystal.manifest import Manifest
+
+        from druse_benchmarks.calibration import CalibrationConfig
+        from druse_benchmarks.calibration import calibration as run
+
+        config = CalibrationConfig(
+            label=label,
+            group=group,
+            judges=tuple(words(judges)),
+            limit=limit,
+            limit_of_others=limit_of_others,
+            seed=seed,
+        )
+        with Display(quiet=quiet) as display:
+            folder = run(
+                table,
+                config,
+                out=out_folder(out, smoke=False),
+                work=work_folder(work, False, "calibration"),
+                display=display,
+                manifest=Manifest(),
+            )
+        typer.echo(folder / "table.md")
+
+
 @app.command("training-curve")
 def training_curve(
     runs: Annotated[

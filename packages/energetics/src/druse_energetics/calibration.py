@@ -17,6 +17,8 @@ import numpy as np
 from druse_crystal.files import replacing
 from jaxtyping import Float64
 
+from druse_energetics.robust import huber_fit
+
 Values = float | Sequence[float] | np.ndarray
 
 CALIBRATED_AGAINST = ("generated", "wbm")
@@ -201,11 +203,7 @@ def load_calibration(potential: str, against: str = "generated") -> Calibration 
 def _fit(judged: np.ndarray, dft: np.ndarray) -> dict:
     """Huber line, spread that grows with the judged distance, quantiles of the standardised remainder."""
     design = np.stack([np.ones_like(judged), judged], axis=1)
-    weights = np.ones_like(judged)
-    for _ in range(50):
-        root = np.sqrt(weights)
-        line = np.linalg.lstsq(design * root[:, None], dft * root, rcond=None)[0]
-        weights = 1.0 / np.maximum(1.0, np.abs(dft - design @ line) / HUBER_WIDTH)
+    line = huber_fit(design, dft, width=HUBER_WIDTH)
     remainder = dft - design @ line
     # mean absolute remainder as a line in the distance, never falling with it
     growth = np.stack([np.ones_like(judged), np.maximum(judged, 0.0)], axis=1)

@@ -24,6 +24,8 @@ from druse_crystal.crystal import Crystal
 from druse_crystal.files import replacing
 from pymatgen.analysis.structure_analyzer import oxide_type
 
+from druse_energetics.robust import huber_fit
+
 HUBBARD_METALS = frozenset({"V", "Cr", "Mn", "Fe", "Co", "Ni", "Mo", "W"})  # of the Materials Project's settings
 HUBER_WIDTH = 0.03  # eV/atom; larger residuals count linearly
 N_FOLDS = 10
@@ -179,7 +181,7 @@ def fit_corrections(
 
     errors = _cross_validated(counts[fit], shift[fit], [systems[i] for i in np.flatnonzero(fit)], seed)
     errors[elemental[fit]] = np.nan
-    coefficients = _robust_fit(counts[fit], shift[fit])
+    coefficients = huber_fit(counts[fit], shift[fit], width=HUBER_WIDTH)
     foreign = np.array([not term.keys() <= set(names) for term in terms])
     judged = away & ~elemental & ~foreign
     return Corrections(
@@ -213,7 +215,7 @@ def _cross_validated(counts: np.ndarray, shift: np.ndarray, systems: Sequence[st
     errors = np.full(len(shift), np.nan)
     for k in range(N_FOLDS):
         train = fold != k
-        fitted = _robust_fit(counts[train], shift[train])
+        fitted = huber_fit(counts[train], shift[train], width=HUBER_WIDTH)
         seen = (counts[train] > 0).any(axis=0)
         judged = ~train & ~(counts[:, ~seen] > 0).any(axis=1)
         errors[judged] = shift[judged] - counts[judged] @ fitted
@@ -222,20 +224,6 @@ def _cross_validated(counts: np.ndarray, shift: np.ndarray, systems: Sequence[st
 
 def _balanced_folds(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(np.arange(n) % N_FOLDS)
-
-
-def _robust_fit(counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Least squares with Huber's loss, by iterated weights; smallest coefficients where the data decide nothing."""
-    weights = np.ones(len(shift))
-    solution = np.zeros(counts.shape[1])
-    for _ in range(100):
-        root = np.sqrt(weights)
-        new = np.linalg.lstsq(counts * root[:, None], shift * root, rcond=1e-10)[0]
-        weights = 1.0 / np.maximum(1.0, np.abs(shift - counts @ new) / HUBER_WIDTH)
-        if np.abs(new - solution).max() < 1e-5:
-            return new
-        solution = new
-    return solution
 
 
 def _element_energies(systems, elemental, targets, shift) -> dict[str, float]:

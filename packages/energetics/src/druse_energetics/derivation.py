@@ -19,22 +19,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from ase.geometry import cellpar_to_cell
 from druse_crystal.crystal import Crystal
 from druse_crystal.dataset import CrystalDataset, load_embedded
 from druse_crystal.files import replacing
-from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
+from druse_crystal.journal import Journal
 from druse_crystal.manifest import file_hash
 from jaxtyping import Float64
 
 from druse_energetics.calibration import Calibration, fit_calibration
 from druse_energetics.corrections import Corrections, fit_corrections, load_corrections
+from druse_energetics.labelled_structures import LabelledStructures, relax_rows
 from druse_energetics.potential import POTENTIAL_NAMES, Potential, load_potential, unknown_elements
-from druse_energetics.relaxation import Relaxation, make_relaxer
 
 DATA = Path(__file__).parent / "data"
 CRYSTALS_PER_STEP = 200
-_STRUCTURE = ("lattice", "cell_abc_angles", "frac_coords", "atomic_numbers")
 PACKAGES = {"sevennet-0": "sevenn", "sevennet-l3i5": "sevenn", "chgnet": "chgnet"}
 
 
@@ -114,38 +112,33 @@ def derive_calibration(
     Raises:
         ValueError: for a journal of other settings, or if too few structures are left.
     """
-    import pyarrow.parquet as pq
-
     from druse_energetics.reference import load_reference
 
-    digest = file_hash(table)
-    columns = pq.read_table(table).to_pydict()
-    rows = _rows(columns, where)
+    structures = LabelledStructures.read(table)
+    rows = structures.rows(where)
     order = np.random.default_rng(seed).permutation(rows)[: limit or len(rows)].tolist()
-    journal = Journal(relaxations, "relaxations", {"potential": name, "table": digest})
-    done = _relax_rows(name, columns, order, journal)
+    journal = Journal(relaxations, "relaxations", {"potential": name, "table": structures.digest})
+    done = relax_rows(name, structures.crystals(order), journal)
     reference = load_reference("embedded", potential=name)
     judged = np.full(len(order), np.nan)
     for k, row in enumerate(order):
-        record = done.get(row)
-        if record is None or record["status"] != "converged":
+        relaxed = done.get(row)
+        if relaxed is None or relaxed.crystal is None or relaxed.status != "converged":
             continue
-        crystal = crystal_from_json(record["crystal"])
-        assert crystal is not None
         try:
-            judged[k] = reference.energy_above_hull(crystal, record["energy"])
+            judged[k] = reference.energy_above_hull(relaxed.crystal, relaxed.energy)
         except ValueError:
             continue  # an element without a reference energy or phase
-    statuses = [done[row]["status"] for row in order if row in done]
+    statuses = [done[row].status for row in order if row in done]
     calibration = fit_calibration(
         judged,
-        np.array([columns[label][row] for row in order], dtype=np.float64),
-        [columns[group][row] if group else f"part {k % 5}" for k, row in enumerate(order)],
+        np.array([structures.column(label)[row] for row in order], dtype=np.float64),
+        [structures.column(group)[row] if group else f"part {k % 5}" for k, row in enumerate(order)],
         potential=name,
         against=against,
         provenance={
             "table": table.name,
-            "sha256": digest,
+            "sha256": structures.digest,
             "label": label,
             "where": where,
             "rows": len(rows),
@@ -196,56 +189,6 @@ def _write_energies(path: Path, ids: list[str], energies: Float64[np.ndarray, " 
             use_dictionary=False,
             column_encoding={"id": "DELTA_BYTE_ARRAY", "energy": "BYTE_STREAM_SPLIT"},
         )
-
-
-def _rows(columns: dict, where: str | None) -> list[int]:
-    """Rows of a table for which ``column=value`` holds."""
-    if where is None:
-        return list(range(len(columns["atomic_numbers"])))
-    column, _, value = where.partition("=")
-    if column not in columns:
-        raise ValueError(f"--where {where}: the table has no column {column!r}")
-    return [row for row, found in enumerate(columns[column]) if str(found) == value]
-
-
-def _relax_rows(name: str, columns: dict, order: list[int], journal: Journal) -> dict[int, dict]:
-    """The relaxation of every row, from the journal or now; rows that hold no crystal are left out."""
-    known = {line["row"] for line in journal.lines}
-    waiting, crystals = [], []
-    for row in order:
-        if row not in known:
-            try:
-                crystals.append(_crystal({key: columns[key][row] for key in _STRUCTURE if key in columns}))
-                waiting.append(row)
-            except ValueError as error:
-                print(f"row {row} is left out: {error}", file=sys.stderr)
-
-    def keep(k: int, result: Relaxation) -> None:
-        journal.keep(
-            {
-                "row": waiting[k],
-                "status": result.status,
-                "energy": result.energy,
-                "n_steps": result.n_steps,
-                "crystal": crystal_as_json(result.crystal),
-            }
-        )
-
-    if waiting:
-        make_relaxer(name)(crystals, on_result=keep)
-    return {line["row"]: line for line in journal.lines}
-
-
-def _crystal(row: dict) -> Crystal:
-    if "lattice" in row:
-        lattice = np.asarray(row["lattice"], dtype=np.float64).reshape(3, 3)
-    else:
-        lattice = cellpar_to_cell(row["cell_abc_angles"])
-    return Crystal(
-        lattice=lattice,
-        frac_coords=np.asarray(row["frac_coords"], dtype=np.float64).reshape(-1, 3),
-        atomic_numbers=np.asarray(row["atomic_numbers"], dtype=np.int64),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
