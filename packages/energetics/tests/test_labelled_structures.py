@@ -5,8 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 from druse_energetics.labelled_structures import LabelledStructures
 
+CUBE, NO_CELL = [3.0, 3.0, 3.0, 90.0, 90.0, 90.0], [3.0, 3.0, 3.0, 20.0, 20.0, 160.0]
 ROWS = {
-    "cell_abc_angles": [[3.0, 3.0, 3.0, 90.0, 90.0, 90.0], [4.0, 4.0, 4.0, 90.0, 90.0, 90.0], [0.0] * 6, [3.0, 3.0, 3.0, 20.0, 20.0, 160.0]],
+    "cell_abc_angles": [CUBE, [4.0, 4.0, 4.0, 90.0, 90.0, 90.0], [0.0] * 6, NO_CELL],
     "frac_coords": [[0.0] * 3, [0.0, 0.0, 0.0, 0.5, 0.5, 0.5], [0.0] * 3, [0.0] * 3],
     "atomic_numbers": [[29], [11, 17], [29], [29]],
     "source": ["a", "b", "a", "c"],
