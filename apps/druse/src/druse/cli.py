@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from druse_evaluate.cli import Device, PotentialName
+from druse_evaluate.cli import Device, PotentialName, Rattle
 from druse_evaluate.cli import app as evaluate_app
 from druse_generate.cli import (
     AsJson,
@@ -68,6 +68,7 @@ def discover(
     reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
     potential: PotentialName = None,
     device: Device = None,
+    rattle: Rattle = None,
     config: Settings = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -104,7 +105,7 @@ def discover(
             species_temperature=species_temperature,
         )
         evaluation = evaluate_config.with_options(
-            settings.evaluate, reference=reference, potential=potential, device=device
+            settings.evaluate, reference=reference, potential=potential, device=device, rattle=rattle
         )
         with Display(quiet=quiet) as display:
             assessment = run(

@@ -29,6 +29,9 @@ PotentialName = Annotated[
 Fmax = Annotated[float | None, typer.Option(help="Largest force left, eV/Å; 0.05 by default.", show_default=False)]
 MaxSteps = Annotated[int | None, typer.Option(help="Steps for each crystal; 500 by default.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.", show_default=False)]
+Rattle = Annotated[
+    bool | None, typer.Option("--rattle", help="Shake relaxed crystals and relax again.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -42,6 +45,7 @@ def relax(
     fmax: Fmax = None,
     max_steps: MaxSteps = None,
     device: Device = None,
+    rattle: Rattle = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -63,6 +67,7 @@ def relax(
             fmax=fmax,
             max_steps=max_steps,
             device=device,
+            rattle=rattle,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
@@ -102,6 +107,7 @@ def evaluate(
     fmax: Fmax = None,
     max_steps: MaxSteps = None,
     device: Device = None,
+    rattle: Rattle = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -127,6 +133,7 @@ def evaluate(
             fmax=fmax,
             max_steps=0 if no_relax else max_steps,
             device=device,
+            rattle=rattle,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:

@@ -15,12 +15,14 @@ class RelaxationConfig:
         fmax: eV/Å; finished when no force is larger.
         max_steps: give up after so many steps; 0 judges the crystals as they are.
         device: torch device.
+        rattle: shake every relaxed crystal, relax it again, and keep what is lower.
     """
 
     potential: str = "sevennet-0"
     fmax: float = 0.05
     max_steps: int = 500
     device: str = "cpu"
+    rattle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

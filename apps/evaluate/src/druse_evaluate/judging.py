@@ -17,7 +17,8 @@ from druse_crystal.manifest import Manifest
 from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-from druse_evaluate.store import RelaxationStore
+from druse_evaluate.rattling import rattle_all
+from druse_evaluate.store import RelaxationStore, StoredRelaxer
 
 if TYPE_CHECKING:
     from druse_energetics.reference import Reference
@@ -80,6 +81,8 @@ def check_relaxation(config: RelaxationConfig) -> None:
         raise ValueError(f"fmax is {config.fmax}, it must be above 0 eV/Å")
     if config.max_steps < 0:
         raise ValueError(f"max_steps is {config.max_steps}, it cannot be negative")
+    if config.rattle and config.max_steps == 0:
+        raise ValueError("rattling relaxes crystals a second time, which no steps forbid: leave out one of the two")
 
 
 def make_relaxer_for(config: RelaxationConfig) -> Relaxer:
@@ -103,7 +106,7 @@ def relax_all(
     known: "KnownStructures | None" = None,
     relaxer: Relaxer | None = None,
 ) -> list[Relaxation | None]:
-    """Relax what the store does not have yet, keeping every result as soon as it is there.
+    """Relax what the store does not have yet, keeping every result as soon as it is there; then rattle, if asked for.
 
     Args:
         crystals: None stays None.
@@ -125,17 +128,17 @@ def relax_all(
     if done:
         display.say(f"{done} of {total} relaxations are there already")
     display.update("relaxation", done, total, funnel.counts)
-    if todo:
-        relaxer = relaxer or make_relaxer_for(config)
+    remembering = StoredRelaxer(store, lambda: relaxer or make_relaxer_for(config), name=config.potential)
 
-        def on_result(index: int, relaxation: Relaxation) -> None:
-            nonlocal done
-            store.keep(todo[index], relaxation)
-            done += 1
-            funnel.add(relaxation)
-            display.update("relaxation", done, total, funnel.counts)
+    def on_result(_index: int, relaxation: Relaxation) -> None:
+        nonlocal done
+        done += 1
+        funnel.add(relaxation)
+        display.update("relaxation", done, total, funnel.counts)
 
-        relaxer(todo, on_result=on_result)
+    remembering(todo, on_result=on_result)
+    if config.rattle:
+        return rattle_all(crystals, relaxer=remembering, display=display)
     return [None if c is None else store.get(c) for c in crystals]
 
 
@@ -290,7 +293,7 @@ def ask_judges(
     opinions = {first: Opinion(reference=load_reference(f"embedded-{first}", potential=first), relaxations=relaxations)}
     crystals = [r.crystal if r is not None and r.status in JUDGED else None for r in relaxations]
     for name in config.judges:
-        settings = replace(config.relaxation, potential=name)
+        settings = replace(config.relaxation, potential=name, rattle=False)
         store = RelaxationStore(out / f"relaxations-{name}.jsonl", relaxation_settings(settings))
         display.say(f"second opinion: {name}")
         opinions[name] = Opinion(
@@ -315,7 +318,7 @@ def read_training(path: Path, *, display: Display) -> "KnownStructures":
 
 
 def relaxation_settings(config: RelaxationConfig) -> dict[str, str | float | int]:
-    """What decides the result of a relaxation: the device does not."""
+    """What decides the result of one relaxation: neither the device, nor whether a second one follows."""
     return {"potential": config.potential, "fmax": config.fmax, "max_steps": config.max_steps}
 
 
@@ -353,7 +356,7 @@ def relax_and_write(
     if crystals:
         write_extxyz(out / "relaxed.extxyz", crystals, info=info)
         write_cif_zip(out / "relaxed.zip", crystals, names=unique_names(sources))
-    manifest.settings |= relaxation_settings(config)
+    manifest.settings |= relaxation_settings(config) | {"rattle": config.rattle}
     manifest.results["status"] = dict(Counter(row["status"] for row in rows))
     manifest.write(out / "manifest.json")
     return relaxations
@@ -368,8 +371,9 @@ _RELAXATION_SCHEMA = pa.schema(
         ("initial_energy", pa.float64()),
         ("max_force", pa.float64()),
         ("n_steps", pa.int32()),
+        ("rattled_energy_drop", pa.float64()),
     ],
-    metadata={"units": "energies eV per cell, forces eV/Å"},
+    metadata={"units": "energies eV per cell, forces eV/Å, rattled_energy_drop eV/atom"},
 )
 
 
@@ -384,6 +388,7 @@ def _relaxation_row(candidate: ReadResult, relaxation: Relaxation | None) -> dic
         "initial_energy": relaxation.initial_energy,
         "max_force": relaxation.max_force,
         "n_steps": relaxation.n_steps,
+        "rattled_energy_drop": relaxation.rattled_energy_drop,
     }
 
 

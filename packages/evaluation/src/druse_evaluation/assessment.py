@@ -199,6 +199,7 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
         "relaxation_status": relaxation.status,
         "n_steps": relaxation.n_steps,
         "max_force": relaxation.max_force,
+        "rattled_energy_drop": relaxation.rattled_energy_drop,
         "initial_energy": relaxation.initial_energy,
         "converged": relaxation.status == "converged",
     }

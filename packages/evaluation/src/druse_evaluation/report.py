@@ -51,6 +51,7 @@ _SHOWN: tuple[tuple[str, str, int | None], ...] = (
     ("probability_metastable_generated", "P(≤ 0.1), generated", 2),
     ("probability_metastable_wbm", "P(≤ 0.1), WBM", 2),
     ("rmsd", "RMSD, Å", 3),
+    ("rattled_energy_drop", "fell after a shake, eV/atom", 4),
     ("charge_balance", "charges", None),
     ("dimensionality", "bonded in", 0),
     ("failed_tests", "fails", None),
@@ -269,6 +270,8 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
         shown.append(("expected from DFT", " to ".join(f"{energy:+.3f}" for energy in expected) + " eV/atom"))
         shown.append(("P(≤ 0.1 eV/atom)", " to ".join(f"{100 * chance:.0f}" for chance in chances) + " %"))
     shown.append(("RMSD on relaxation", f"{facts['rmsd']:.3f} Å"))
+    if (drop := facts["rattled_energy_drop"]) is not None:
+        shown.append(("after a shake", f"{1000 * drop:.0f} meV/atom lower" if drop > 0 else "the same place"))
     shown.append(("volume", f"{facts['volume_per_atom']:.1f} Å³/atom, {facts['num_atoms']} atoms"))
     shown += _chemistry_facts(facts)
     chips = []

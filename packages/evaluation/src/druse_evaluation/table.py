@@ -72,6 +72,11 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "converged": (pa.bool_(), "forces and stress under the bound"),
     "n_steps": (pa.int32(), "steps of the relaxation"),
     "max_force": (pa.float64(), "eV/Å, largest force left"),
+    "rattled_energy_drop": (
+        pa.float64(),
+        "eV/atom by which a second relaxation, after a shake, came out lower; 0 where the first one was kept, null "
+        "where there was no second one or it did not converge",
+    ),
     "initial_energy": (pa.float64(), "eV per cell, as given"),
     "energy": (pa.float64(), "eV per cell, relaxed"),
     "energy_per_atom": (pa.float64(), "eV/atom, relaxed"),
