@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from druse_evaluate.cli import Device, PotentialName, Rattle
+from druse_evaluate.cli import Device, Phonons, PotentialName, Rattle
 from druse_evaluate.cli import app as evaluate_app
 from druse_generate.cli import (
     AsJson,
@@ -69,6 +69,7 @@ def discover(
     potential: PotentialName = None,
     device: Device = None,
     rattle: Rattle = None,
+    phonons: Phonons = None,
     config: Settings = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -105,7 +106,12 @@ def discover(
             species_temperature=species_temperature,
         )
         evaluation = evaluate_config.with_options(
-            settings.evaluate, reference=reference, potential=potential, device=device, rattle=rattle
+            settings.evaluate,
+            reference=reference,
+            potential=potential,
+            device=device,
+            rattle=rattle,
+            phonons=phonons,
         )
         with Display(quiet=quiet) as display:
             assessment = run(

@@ -32,6 +32,10 @@ Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.", show_
 Rattle = Annotated[
     bool | None, typer.Option("--rattle", help="Shake relaxed crystals and relax again.", show_default=False)
 ]
+Phonons = Annotated[
+    bool | None,
+    typer.Option("--phonons", help="Look for imaginary modes of relaxed crystals (needs phonopy).", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -108,6 +112,7 @@ def evaluate(
     max_steps: MaxSteps = None,
     device: Device = None,
     rattle: Rattle = None,
+    phonons: Phonons = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -134,6 +139,7 @@ def evaluate(
             max_steps=0 if no_relax else max_steps,
             device=device,
             rattle=rattle,
+            phonons=phonons,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:

@@ -21,6 +21,7 @@ from druse_evaluate.rattling import rattle_all
 from druse_evaluate.store import RelaxationStore, StoredRelaxer
 
 if TYPE_CHECKING:
+    from druse_energetics.phonons import PhononCheck
     from druse_energetics.reference import Reference
     from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.opinion import Opinion
@@ -94,6 +95,14 @@ def make_relaxer_for(config: RelaxationConfig) -> Relaxer:
     from druse_energetics.relaxation import make_relaxer
 
     return make_relaxer(config.potential, fmax=config.fmax, max_steps=config.max_steps, device=config.device)
+
+
+def make_phonon_check_for(config: RelaxationConfig) -> "PhononCheck":
+    """The check for imaginary modes with the potential of the relaxation."""
+    from druse_energetics.phonons import PhononCheck
+    from druse_energetics.potential import load_potential
+
+    return PhononCheck(load_potential(config.potential, device=config.device))
 
 
 def relax_all(
@@ -206,6 +215,7 @@ def judge(
     Raises:
         ValueError: for settings that make no sense, or a folder that cannot be written to.
     """
+    from druse_energetics.phonons import require_phonopy
     from druse_energetics.reference import load_reference
     from druse_evaluation.assessment import assess
     from druse_evaluation.matching import OrderedMatcher
@@ -214,8 +224,12 @@ def judge(
     from druse_evaluation.report import write_report
     from druse_evaluation.summary import as_json, plausibility_as_json
 
+    from druse_evaluate.phonons import check_all
+
     check_relaxation(config.relaxation)
     check_judges(config)
+    if config.phonons:
+        require_phonopy()
     if reference is None:
         with manifest.stage("reference"):
             reference = load_reference(config.reference, potential=config.relaxation.potential)
@@ -237,6 +251,16 @@ def judge(
     if config.judges:
         with manifest.stage("second opinions"):
             opinions = ask_judges(relaxations, config=config, out=out, display=display)
+    dynamics = None
+    if config.phonons:
+        with manifest.stage("phonons"):
+            dynamics = check_all(
+                relaxations,
+                path=out / "phonons.jsonl",
+                potential=config.relaxation.potential,
+                make=lambda: make_phonon_check_for(config.relaxation),
+                display=display,
+            )
     with manifest.stage("assessment"):
         assessment = assess(
             candidates,
@@ -246,6 +270,7 @@ def judge(
             known=known,
             training=training,
             opinions=opinions,
+            dynamics=dynamics,
             on_progress=display.update,
         )
     measured = measure(assessment)

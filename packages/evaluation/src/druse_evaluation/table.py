@@ -100,6 +100,12 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     },
     "disagreement": (pa.float64(), "eV/atom, largest difference between the judges' distances to their own hulls"),
     "metastable_to_all": (pa.bool_(), "every judge places it at most 0.1 eV/atom above its own hull"),
+    "lowest_frequency": (
+        pa.float64(),
+        "THz, of the harmonic modes at Gamma and the zone boundary, without translations; imaginary ones are negative",
+    ),
+    "dynamically_stable": (pa.bool_(), "no mode there is imaginary beyond 0.1 THz; null where it was not checked"),
+    "phonons_message": (pa.string(), "why the modes were not checked; empty where they were, null if nobody asked"),
     "rmsd": (pa.float64(), "Å, atoms of the crystal as given to the relaxed one; upper bound if nothing matches"),
     "rmsd_matched": (pa.bool_(), "whether the atoms could be mapped for the rmsd"),
     "matches_relaxed": (pa.bool_(), "the crystal as given and the relaxed one are the same structure"),
