@@ -62,7 +62,8 @@ def relax(
         from druse_crystal.settings import read_settings
 
         from druse_evaluate.config import EvaluationConfig, with_options
-        from druse_evaluate.judging import read_inputs, relax_and_write
+        from druse_evaluate.judging import read_inputs
+        from druse_evaluate.relaxing import relax_and_write
 
         settings = with_options(
             read_settings(config, EvaluationConfig),
