@@ -8,7 +8,7 @@ from druse_crystal.manifest import Manifest
 from druse_energetics.phonons import DynamicalStability
 from druse_evaluate import judging
 from druse_evaluate.cli import app
-from druse_evaluate.config import EvaluationConfig
+from druse_evaluate.config import EvaluationConfig, with_options
 from druse_evaluation.metrics import measure
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
 from typer.testing import CliRunner
@@ -103,6 +103,13 @@ def test_a_foreign_journal_is_refused(judge, tmp_path):
     (tmp_path / "phonons.jsonl").write_text(f'{first}\n{{"key": "a"}}\n')
     with pytest.raises(ValueError, match="does not hold phonons"):
         judge(tmp_path, Check(ANSWERS))
+
+
+def test_options_win_over_settings():
+    settings = with_options(EvaluationConfig(), reference=None, rattle=True, phonons=True)
+    assert settings.phonons
+    assert settings.relaxation.rattle
+    assert with_options(settings, reference=None, rattle=None, phonons=None) == settings
 
 
 def test_without_phonopy_nothing_starts(tmp_path, monkeypatch):

@@ -68,8 +68,8 @@ def discover(
     reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
     potential: PotentialName = None,
     device: Device = None,
-    rattle: Rattle = None,
-    phonons: Phonons = None,
+    rattle: Rattle = False,
+    phonons: Phonons = False,
     config: Settings = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -110,8 +110,8 @@ def discover(
             reference=reference,
             potential=potential,
             device=device,
-            rattle=rattle,
-            phonons=phonons,
+            rattle=rattle or None,
+            phonons=phonons or None,
         )
         with Display(quiet=quiet) as display:
             assessment = run(

@@ -29,12 +29,9 @@ PotentialName = Annotated[
 Fmax = Annotated[float | None, typer.Option(help="Largest force left, eV/Å; 0.05 by default.", show_default=False)]
 MaxSteps = Annotated[int | None, typer.Option(help="Steps for each crystal; 500 by default.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.", show_default=False)]
-Rattle = Annotated[
-    bool | None, typer.Option("--rattle", help="Shake relaxed crystals and relax again.", show_default=False)
-]
+Rattle = Annotated[bool, typer.Option("--rattle", help="Shake relaxed crystals and relax again.")]
 Phonons = Annotated[
-    bool | None,
-    typer.Option("--phonons", help="Look for imaginary modes of relaxed crystals (needs phonopy).", show_default=False),
+    bool, typer.Option("--phonons", help="Look for imaginary modes of relaxed crystals (needs phonopy).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -49,7 +46,7 @@ def relax(
     fmax: Fmax = None,
     max_steps: MaxSteps = None,
     device: Device = None,
-    rattle: Rattle = None,
+    rattle: Rattle = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -72,7 +69,7 @@ def relax(
             fmax=fmax,
             max_steps=max_steps,
             device=device,
-            rattle=rattle,
+            rattle=rattle or None,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
@@ -112,8 +109,8 @@ def evaluate(
     fmax: Fmax = None,
     max_steps: MaxSteps = None,
     device: Device = None,
-    rattle: Rattle = None,
-    phonons: Phonons = None,
+    rattle: Rattle = False,
+    phonons: Phonons = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -139,8 +136,8 @@ def evaluate(
             fmax=fmax,
             max_steps=0 if no_relax else max_steps,
             device=device,
-            rattle=rattle,
-            phonons=phonons,
+            rattle=rattle or None,
+            phonons=phonons or None,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:

@@ -15,6 +15,7 @@ from druse_crystal.symmetry import symmetrized
 from jaxtyping import Complex, Float64
 
 from druse_energetics.potential import Potential, silence
+from druse_energetics.rattling import MIN_DROP
 from druse_energetics.relaxation import Relaxer, make_relaxer
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class DynamicalStability:
 class PhononCheck:
     """Relaxes a crystal further, and looks for imaginary modes.
 
-    The modes are those of the crystal relaxed until no force is above ``FMAX``, in the symmetry it then has.
+    The modes are those of the crystal relaxed until no force is above ``FMAX``, in the symmetry it then has; a crystal
+    that falls by more than ``MIN_DROP`` on this way was on a slope, and is not checked.
     Instabilities at other wave vectors, and those of the cell's shape, are not seen: that no mode is imaginary is
     necessary for stability, not sufficient.
 
@@ -92,6 +94,10 @@ class PhononCheck:
             if relaxation.max_force > MAX_RESIDUAL:
                 left = f"a force of {relaxation.max_force:.3f} eV/Å is left, more than {MAX_RESIDUAL:g}"
                 raise NotCheckedError(f"after {relaxation.n_steps} further steps {left}")
+            drop = (relaxation.initial_energy - relaxation.energy) / relaxation.crystal.num_atoms
+            if drop > MIN_DROP:
+                fell = f"relaxed further it fell by {1000 * drop:.1f} meV/atom, to another place"
+                raise NotCheckedError(f"{fell}; rattle it first, or relax it to a smaller fmax")
             modes = harmonic_modes(
                 relaxation.crystal, self.potential, max_atoms=self.max_atoms, max_evaluations=self.max_evaluations
             )
