@@ -10,6 +10,7 @@ from druse_crystal.settings import read_settings
 from druse_evaluate import judging
 from druse_evaluate.cli import app
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig, with_options
+from druse_evaluate.relaxing import unique_names
 from druse_evaluate.store import RelaxationStore
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures
@@ -242,7 +243,7 @@ def test_config(tmp_path):
 
 
 def test_names_of_files():
-    assert judging.unique_names(["a/b.cif", "a-b-2", "a/b.cif", "../..", "ü#3"]) == [
+    assert unique_names(["a/b.cif", "a-b-2", "a/b.cif", "../..", "ü#3"]) == [
         "a-b",
         "a-b-2",
         "a-b-3",

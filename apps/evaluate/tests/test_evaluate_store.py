@@ -3,7 +3,8 @@ import math
 
 import numpy as np
 import pytest
-from druse_evaluate.store import RelaxationStore, crystal_key
+from druse_crystal.journal import crystal_key
+from druse_evaluate.store import RelaxationStore
 from druse_evaluation.testing import lost, relaxed, salt
 
 SETTINGS = {"potential": "answers", "fmax": 0.05, "max_steps": 500}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from druse_evaluate.cli import Device, PotentialName
+from druse_evaluate.cli import Device, Phonons, PotentialName, Rattle
 from druse_evaluate.cli import app as evaluate_app
 from druse_generate.cli import (
     AsJson,
@@ -68,6 +68,8 @@ def discover(
     reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
     potential: PotentialName = None,
     device: Device = None,
+    rattle: Rattle = False,
+    phonons: Phonons = False,
     config: Settings = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -104,7 +106,12 @@ def discover(
             species_temperature=species_temperature,
         )
         evaluation = evaluate_config.with_options(
-            settings.evaluate, reference=reference, potential=potential, device=device
+            settings.evaluate,
+            reference=reference,
+            potential=potential,
+            device=device,
+            rattle=rattle or None,
+            phonons=phonons or None,
         )
         with Display(quiet=quiet) as display:
             assessment = run(

@@ -29,6 +29,10 @@ PotentialName = Annotated[
 Fmax = Annotated[float | None, typer.Option(help="Largest force left, eV/Å; 0.05 by default.", show_default=False)]
 MaxSteps = Annotated[int | None, typer.Option(help="Steps for each crystal; 500 by default.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.", show_default=False)]
+Rattle = Annotated[bool, typer.Option("--rattle", help="Shake relaxed crystals and relax again.")]
+Phonons = Annotated[
+    bool, typer.Option("--phonons", help="Look for imaginary modes of relaxed crystals (needs phonopy).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -42,6 +46,7 @@ def relax(
     fmax: Fmax = None,
     max_steps: MaxSteps = None,
     device: Device = None,
+    rattle: Rattle = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -54,7 +59,8 @@ def relax(
         from druse_crystal.settings import read_settings
 
         from druse_evaluate.config import EvaluationConfig, with_options
-        from druse_evaluate.judging import read_inputs, relax_and_write
+        from druse_evaluate.judging import read_inputs
+        from druse_evaluate.relaxing import relax_and_write
 
         settings = with_options(
             read_settings(config, EvaluationConfig),
@@ -63,6 +69,7 @@ def relax(
             fmax=fmax,
             max_steps=max_steps,
             device=device,
+            rattle=rattle or None,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
@@ -102,6 +109,8 @@ def evaluate(
     fmax: Fmax = None,
     max_steps: MaxSteps = None,
     device: Device = None,
+    rattle: Rattle = False,
+    phonons: Phonons = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -127,6 +136,8 @@ def evaluate(
             fmax=fmax,
             max_steps=0 if no_relax else max_steps,
             device=device,
+            rattle=rattle or None,
+            phonons=phonons or None,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:

@@ -15,12 +15,14 @@ class RelaxationConfig:
         fmax: eV/Å; finished when no force is larger.
         max_steps: give up after so many steps; 0 judges the crystals as they are.
         device: torch device.
+        rattle: shake every relaxed crystal, relax it again, and keep what is lower.
     """
 
     potential: str = "sevennet-0"
     fmax: float = 0.05
     max_steps: int = 500
     device: str = "cpu"
+    rattle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class EvaluationConfig:
         training: dataset or files of the crystals that the generator has learnt from, for novelty against them.
         relaxation: how they are relaxed first.
         judges: further potentials that judge the relaxed crystals, each on the hull of its own energies.
+        phonons: look for imaginary modes of the relaxed crystals.
         n_best: crystals drawn in the report.
     """
 
@@ -39,6 +42,7 @@ class EvaluationConfig:
     training: str | None = None
     relaxation: RelaxationConfig = field(default_factory=RelaxationConfig)
     judges: tuple[str, ...] = ()
+    phonons: bool = False
     n_best: int = 9
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,6 +56,7 @@ def with_options(
     reference: str | None,
     training: str | None = None,
     judges: tuple[str, ...] | None = None,
+    phonons: bool | None = None,
     **relaxation: Any,
 ) -> EvaluationConfig:
     """The settings with those replaced that were given (not None) on the command line."""
@@ -60,5 +65,6 @@ def with_options(
         reference=reference,
         training=training,
         judges=judges,
+        phonons=phonons,
         relaxation=override(config.relaxation, **relaxation),
     )

@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from druse_crystal.console import Display
 from druse_crystal.crystal import Crystal
-from druse_crystal.files import replacing, writable_folder, write_text
-from druse_crystal.io import ReadResult, read_crystals, write_cif_zip, write_extxyz
+from druse_crystal.files import writable_folder, write_text
+from druse_crystal.io import ReadResult, read_crystals
 from druse_crystal.manifest import Manifest
 from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-from druse_evaluate.store import RelaxationStore
+from druse_evaluate.rattling import rattle_all
+from druse_evaluate.store import RelaxationStore, StoredRelaxer
 
 if TYPE_CHECKING:
+    from druse_energetics.phonons import PhononCheck
     from druse_energetics.reference import Reference
     from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.opinion import Opinion
@@ -80,6 +80,8 @@ def check_relaxation(config: RelaxationConfig) -> None:
         raise ValueError(f"fmax is {config.fmax}, it must be above 0 eV/Å")
     if config.max_steps < 0:
         raise ValueError(f"max_steps is {config.max_steps}, it cannot be negative")
+    if config.rattle and config.max_steps == 0:
+        raise ValueError("rattling relaxes crystals a second time, which no steps forbid: leave out one of the two")
 
 
 def make_relaxer_for(config: RelaxationConfig) -> Relaxer:
@@ -93,6 +95,14 @@ def make_relaxer_for(config: RelaxationConfig) -> Relaxer:
     return make_relaxer(config.potential, fmax=config.fmax, max_steps=config.max_steps, device=config.device)
 
 
+def make_phonon_check_for(config: RelaxationConfig) -> "PhononCheck":
+    """The check for imaginary modes with the potential of the relaxation."""
+    from druse_energetics.phonons import PhononCheck
+    from druse_energetics.potential import load_potential
+
+    return PhononCheck(load_potential(config.potential, device=config.device))
+
+
 def relax_all(
     crystals: Sequence[Crystal | None],
     *,
@@ -103,7 +113,7 @@ def relax_all(
     known: "KnownStructures | None" = None,
     relaxer: Relaxer | None = None,
 ) -> list[Relaxation | None]:
-    """Relax what the store does not have yet, keeping every result as soon as it is there.
+    """Relax what the store does not have yet, keeping every result as soon as it is there; then rattle, if asked for.
 
     Args:
         crystals: None stays None.
@@ -125,17 +135,17 @@ def relax_all(
     if done:
         display.say(f"{done} of {total} relaxations are there already")
     display.update("relaxation", done, total, funnel.counts)
-    if todo:
-        relaxer = relaxer or make_relaxer_for(config)
+    remembering = StoredRelaxer(store, lambda: relaxer or make_relaxer_for(config), name=config.potential)
 
-        def on_result(index: int, relaxation: Relaxation) -> None:
-            nonlocal done
-            store.keep(todo[index], relaxation)
-            done += 1
-            funnel.add(relaxation)
-            display.update("relaxation", done, total, funnel.counts)
+    def on_result(_index: int, relaxation: Relaxation) -> None:
+        nonlocal done
+        done += 1
+        funnel.add(relaxation)
+        display.update("relaxation", done, total, funnel.counts)
 
-        relaxer(todo, on_result=on_result)
+    remembering(todo, on_result=on_result)
+    if config.rattle:
+        return rattle_all(crystals, relaxer=remembering, display=display)
     return [None if c is None else store.get(c) for c in crystals]
 
 
@@ -203,6 +213,7 @@ def judge(
     Raises:
         ValueError: for settings that make no sense, or a folder that cannot be written to.
     """
+    from druse_energetics.phonons import require_phonopy
     from druse_energetics.reference import load_reference
     from druse_evaluation.assessment import assess
     from druse_evaluation.matching import OrderedMatcher
@@ -211,8 +222,12 @@ def judge(
     from druse_evaluation.report import write_report
     from druse_evaluation.summary import as_json, plausibility_as_json
 
+    from druse_evaluate.phonons import check_all
+
     check_relaxation(config.relaxation)
     check_judges(config)
+    if config.phonons:
+        require_phonopy()
     if reference is None:
         with manifest.stage("reference"):
             reference = load_reference(config.reference, potential=config.relaxation.potential)
@@ -234,6 +249,16 @@ def judge(
     if config.judges:
         with manifest.stage("second opinions"):
             opinions = ask_judges(relaxations, config=config, out=out, display=display)
+    dynamics = None
+    if config.phonons:
+        with manifest.stage("phonons"):
+            dynamics = check_all(
+                relaxations,
+                path=out / "phonons.jsonl",
+                potential=config.relaxation.potential,
+                make=lambda: make_phonon_check_for(config.relaxation),
+                display=display,
+            )
     with manifest.stage("assessment"):
         assessment = assess(
             candidates,
@@ -243,6 +268,7 @@ def judge(
             known=known,
             training=training,
             opinions=opinions,
+            dynamics=dynamics,
             on_progress=display.update,
         )
     measured = measure(assessment)
@@ -290,7 +316,7 @@ def ask_judges(
     opinions = {first: Opinion(reference=load_reference(f"embedded-{first}", potential=first), relaxations=relaxations)}
     crystals = [r.crystal if r is not None and r.status in JUDGED else None for r in relaxations]
     for name in config.judges:
-        settings = replace(config.relaxation, potential=name)
+        settings = replace(config.relaxation, potential=name, rattle=False)
         store = RelaxationStore(out / f"relaxations-{name}.jsonl", relaxation_settings(settings))
         display.say(f"second opinion: {name}")
         opinions[name] = Opinion(
@@ -315,87 +341,5 @@ def read_training(path: Path, *, display: Display) -> "KnownStructures":
 
 
 def relaxation_settings(config: RelaxationConfig) -> dict[str, str | float | int]:
-    """What decides the result of a relaxation: the device does not."""
+    """What decides the result of one relaxation: neither the device, nor whether a second one follows."""
     return {"potential": config.potential, "fmax": config.fmax, "max_steps": config.max_steps}
-
-
-def relax_and_write(
-    candidates: Sequence[ReadResult],
-    *,
-    out: Path,
-    config: RelaxationConfig,
-    display: Display,
-    manifest: Manifest,
-    relaxer: Relaxer | None = None,
-) -> list[Relaxation | None]:
-    """Relax, and write ``relaxed.extxyz``, ``relaxed.zip`` (CIF), ``relaxations.parquet`` and ``manifest.json``.
-
-    Raises:
-        ValueError: for settings that make no sense, or a folder that cannot be written to.
-    """
-    check_relaxation(config)
-    out = writable_folder(out)
-    store = RelaxationStore(out / "relaxations.jsonl", relaxation_settings(config))
-    with manifest.stage("relaxation"):
-        relaxations = relax_all(
-            [c.crystal for c in candidates], config=config, store=store, display=display, relaxer=relaxer
-        )
-    rows = [_relaxation_row(c, r) for c, r in zip(candidates, relaxations, strict=True)]
-    with replacing(out / "relaxations.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_RELAXATION_SCHEMA), temporary, compression="zstd")
-    crystals, sources, info = [], [], []
-    for candidate, relaxation in zip(candidates, relaxations, strict=True):
-        if relaxation is not None and relaxation.crystal is not None:
-            crystals.append(relaxation.crystal)
-            sources.append(candidate.source)
-            facts = {"source": candidate.source, "energy": relaxation.energy, "relaxation_status": relaxation.status}
-            info.append(facts)
-    if crystals:
-        write_extxyz(out / "relaxed.extxyz", crystals, info=info)
-        write_cif_zip(out / "relaxed.zip", crystals, names=unique_names(sources))
-    manifest.settings |= relaxation_settings(config)
-    manifest.results["status"] = dict(Counter(row["status"] for row in rows))
-    manifest.write(out / "manifest.json")
-    return relaxations
-
-
-_RELAXATION_SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("status", pa.string()),
-        ("message", pa.string()),
-        ("energy", pa.float64()),
-        ("initial_energy", pa.float64()),
-        ("max_force", pa.float64()),
-        ("n_steps", pa.int32()),
-    ],
-    metadata={"units": "energies eV per cell, forces eV/Å"},
-)
-
-
-def _relaxation_row(candidate: ReadResult, relaxation: Relaxation | None) -> dict[str, object]:
-    if relaxation is None:
-        return {"source": candidate.source, "status": "unreadable", "message": candidate.error}
-    return {
-        "source": candidate.source,
-        "status": relaxation.status,
-        "message": relaxation.message,
-        "energy": relaxation.energy,
-        "initial_energy": relaxation.initial_energy,
-        "max_force": relaxation.max_force,
-        "n_steps": relaxation.n_steps,
-    }
-
-
-def unique_names(sources: Sequence[str]) -> list[str]:
-    """File names made of sources: no folders, no odd characters, none twice."""
-    names: dict[str, None] = {}
-    for source in sources:
-        stem = "".join(ch if ch.isalnum() or ch in "-_." else "-" for ch in source.removesuffix(".cif"))
-        stem = name = stem.strip("-.") or "crystal"
-        number = 1
-        while name in names:
-            number += 1
-            name = f"{stem}-{number}"
-        names[name] = None
-    return list(names)

@@ -1,24 +1,14 @@
 """Finished relaxations on disk, so that an interrupted run continues where it stopped."""
 
-import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from druse_crystal.crystal import Crystal
-from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
-from druse_energetics.relaxation import Relaxation
+from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json, crystal_key
+from druse_energetics.relaxation import OnResult, Relaxation, Relaxer
 
 _PLAIN = ("status", "message", "energy", "initial_energy", "max_force", "n_steps")
-
-
-def crystal_key(crystal: Crystal) -> str:
-    """A hash of lattice, coordinates and atomic numbers, to the last bit."""
-    digest = hashlib.sha256()
-    for array in (crystal.lattice, crystal.frac_coords, crystal.atomic_numbers):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 class RelaxationStore:
@@ -55,6 +45,45 @@ class RelaxationStore:
         key = crystal_key(crystal)
         self._journal.keep({"key": key, **_as_json(relaxation)})
         self._relaxations[key] = relaxation
+
+
+class StoredRelaxer:
+    """A relaxer that remembers: it relaxes what the store does not have, and keeps every result as soon as it is there.
+
+    Args:
+        store: finished relaxations.
+        make: makes the relaxer to ask, once, when there is something to relax.
+        name: of the potential.
+    """
+
+    def __init__(self, store: RelaxationStore, make: Callable[[], Relaxer], *, name: str):
+        self.store = store
+        self.name = name
+        self._make = make
+        self._relaxer: Relaxer | None = None
+
+    def __call__(self, crystals: Sequence[Crystal], *, on_result: OnResult | None = None) -> list[Relaxation]:
+        """Relax; see ``Relaxer``."""
+        todo, results = [], {}
+        for index, crystal in enumerate(crystals):
+            if (relaxation := self.store.get(crystal)) is None:
+                todo.append(index)
+                continue
+            results[index] = relaxation
+            if on_result is not None:
+                on_result(index, relaxation)
+
+        def keep(position: int, relaxation: Relaxation) -> None:
+            index = todo[position]
+            self.store.keep(crystals[index], relaxation)
+            results[index] = relaxation
+            if on_result is not None:
+                on_result(index, relaxation)
+
+        if todo:
+            self._relaxer = self._relaxer or self._make()
+            self._relaxer([crystals[index] for index in todo], on_result=keep)
+        return [results[index] for index in range(len(crystals))]
 
 
 def _as_json(relaxation: Relaxation) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Results on disk, one line each as soon as it is there, so that an interrupted run continues where it stopped."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -79,6 +80,14 @@ class Journal:
         if not complete:
             self.path.unlink()
         return lines
+
+
+def crystal_key(crystal: Crystal) -> str:
+    """A hash of lattice, coordinates and atomic numbers, to the last bit, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in (crystal.lattice, crystal.frac_coords, crystal.atomic_numbers):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def crystal_as_json(crystal: Crystal | None) -> dict[str, Any] | None:

@@ -74,12 +74,18 @@ def space_group(crystal: Crystal, *, symprec: float = SYMPREC, angle_tolerance: 
     return SpaceGroup(number=number, symbol=str(dataset.international), crystal_system=crystal_system(number))
 
 
-def symmetrized(crystal: Crystal, *, symprec: float = SYMPREC) -> Crystal:
+def symmetrized(crystal: Crystal, *, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE) -> Crystal:
     """The conventional cell, with atoms and lattice moved to where the space group wants them.
 
     Returns the crystal itself when no symmetry can be found.
+
+    Args:
+        crystal: the structure.
+        symprec: how far in Å an atom may be from its symmetric place.
+        angle_tolerance: how far in degrees an angle of the lattice may be from its symmetric value; below 0 as far as
+            ``symprec`` allows.
     """
-    dataset = _dataset(crystal, symprec, ANGLE_TOLERANCE)
+    dataset = _dataset(crystal, symprec, angle_tolerance)
     if dataset is None:
         return crystal
     try:

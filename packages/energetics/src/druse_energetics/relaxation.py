@@ -36,6 +36,8 @@ class Relaxation:
             what a solid can have; ``overlap``: two atoms closer than 0.5 Å; ``failed``: the potential could not be
             used.
         message: one sentence when not converged.
+        rattled_energy_drop: eV/atom by which a second relaxation, after a shake, came out lower (``rattling``); 0 where
+            the first one was kept, None where there was no second one or it did not converge.
     """
 
     crystal: Crystal | None
@@ -45,6 +47,7 @@ class Relaxation:
     n_steps: int
     status: Status
     message: str = ""
+    rattled_energy_drop: float | None = None
 
     @property
     def converged(self) -> bool:

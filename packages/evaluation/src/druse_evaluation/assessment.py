@@ -12,6 +12,7 @@ from druse_crystal.io import ReadResult
 from druse_crystal.neighbors import min_distance
 from druse_crystal.symmetry import space_group
 from druse_energetics.calibration import Calibration
+from druse_energetics.phonons import DynamicalStability
 from druse_energetics.reference import Reference, load_known_formulas
 from druse_energetics.relaxation import Relaxation, Relaxer
 
@@ -49,6 +50,7 @@ def assess(
     known: KnownStructures | None = None,
     training: KnownStructures | None = None,
     opinions: Mapping[str, Opinion] | None = None,
+    dynamics: Sequence[DynamicalStability] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Assessment:
     """Compute every fact about every crystal that was asked for.
@@ -71,6 +73,7 @@ def assess(
         known: known crystals prepared before, instead of the reference's (saves their preparation on repeated calls).
         training: crystals that the generator has learnt from, for novelty against them.
         opinions: further judges of the relaxed crystals by the names of their potentials, the first judge among them.
+        dynamics: what the harmonic modes of each of the relaxed crystals say, if they were looked at.
         on_progress: called with the stage, the number of crystals done and the number in all.
 
     Returns:
@@ -101,6 +104,13 @@ def assess(
     for i, (candidate, relaxation) in enumerate(zip(candidates, relaxations, strict=True)):
         rows.append(_single_facts(candidate, relaxation, reference))
         progress("energies and symmetry", i + 1, total)
+    if dynamics is not None:
+        if len(dynamics) != total:
+            raise ValueError(f"modes of {len(dynamics)} crystals were looked at, and {total} are given")
+        for row, modes in zip(rows, dynamics, strict=True):
+            row["lowest_frequency"] = modes.lowest_frequency
+            row["dynamically_stable"] = modes.stable
+            row["phonons_message"] = modes.reason
     opinions = opinions or {}
     for i, row in enumerate(rows):
         if opinions and "energy_above_hull" in row:
@@ -199,6 +209,7 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
         "relaxation_status": relaxation.status,
         "n_steps": relaxation.n_steps,
         "max_force": relaxation.max_force,
+        "rattled_energy_drop": relaxation.rattled_energy_drop,
         "initial_energy": relaxation.initial_energy,
         "converged": relaxation.status == "converged",
     }

@@ -290,6 +290,21 @@ def calibrated_strict_sun_rate(a: Assessment, *, against: str = "generated") -> 
     return expected_rate(a, f"probability_stable_{against}", "unique", "novel")
 
 
+def left_basin_rate(a: Assessment) -> Rate:
+    """Crystals that a shake and a second relaxation led to a lower place."""
+    return Rate(int((a.values("rattled_energy_drop") > 0).sum()), len(a))
+
+
+def dynamics_checked_rate(a: Assessment) -> Rate:
+    """Crystals whose harmonic modes were looked at."""
+    return Rate(int((~a.table["dynamically_stable"].is_null().to_numpy()).sum()), len(a))
+
+
+def dynamically_stable_rate(a: Assessment) -> Rate:
+    """Crystals without imaginary modes at Gamma and the zone boundary; those not checked do not count."""
+    return rate(a, "dynamically_stable")
+
+
 def match_rate(a: Assessment) -> Rate:
     """Crystals that are still the same structure after relaxation."""
     return rate(a, "matches_relaxed")
@@ -375,6 +390,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("validity", "both valid", "structure and composition", validity),
     Metric("plausibility", "plausible", "fails no test of charge balance, bonds, coordination", plausibility_rate),
     Metric("convergence", "relaxed", "relaxation converged", convergence),
+    Metric("left_basin", "left their basin", "a shake and a second relaxation ended lower", left_basin_rate),
+    Metric("dynamics_checked", "modes looked at", "harmonic ones at Gamma and zone boundary", dynamics_checked_rate),
+    Metric("dynamically_stable", "dynamically stable", "none of them is imaginary", dynamically_stable_rate),
     Metric("match", "match relaxed form", "same structure before and after relaxation", match_rate),
     Metric("uniqueness", "unique", "first of its kind in the set", uniqueness),
     Metric("novelty", "novel", "not in the reference", novelty),
@@ -479,7 +497,8 @@ def measure(assessment: Assessment) -> list[Measured]:
     """All metrics that the assessment has facts for.
 
     Calibrated ones need that calibration of the judge and, where crystals are judged at all, a converged one among
-    them; those about novelty need known structures, and those about relaxation that at least one crystal was moved.
+    them; those about novelty need known structures, those about relaxation that at least one crystal was moved,
+    those about a shake that at least one crystal was shaken, and those about modes that somebody asked for them.
     """
     calibrations = assessment.calibrated_on()
     known = assessment.metadata.get("n_known_structures", 0) > 0
@@ -495,6 +514,8 @@ def measure(assessment: Assessment) -> list[Measured]:
     steps = assessment.values("n_steps")
     moved = bool((steps > 0).any()) or not bool((steps == 0).any())
     needs_moved = ("convergence", "match", "rmsd")
+    modes = not assessment.table["phonons_message"].is_null().to_numpy().all()
+    rattled = not np.isnan(assessment.values("rattled_energy_drop")).all()
     return [
         Measured(metric, metric.compute(assessment))
         for metric in METRICS
@@ -503,6 +524,8 @@ def measure(assessment: Assessment) -> list[Measured]:
         and (trained or metric.name not in needs_training)
         and (judges or metric.name not in needs_judges)
         and (moved or metric.name not in needs_moved)
+        and (modes or metric.name not in ("dynamics_checked", "dynamically_stable"))
+        and (rattled or metric.name != "left_basin")
     ]
 
 

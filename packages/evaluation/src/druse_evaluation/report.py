@@ -51,6 +51,9 @@ _SHOWN: tuple[tuple[str, str, int | None], ...] = (
     ("probability_metastable_generated", "P(≤ 0.1), generated", 2),
     ("probability_metastable_wbm", "P(≤ 0.1), WBM", 2),
     ("rmsd", "RMSD, Å", 3),
+    ("rattled_energy_drop", "fell after a shake, eV/atom", 4),
+    ("lowest_frequency", "lowest mode, THz", 2),
+    ("phonons_message", "modes", None),
     ("charge_balance", "charges", None),
     ("dimensionality", "bonded in", 0),
     ("failed_tests", "fails", None),
@@ -269,6 +272,12 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
         shown.append(("expected from DFT", " to ".join(f"{energy:+.3f}" for energy in expected) + " eV/atom"))
         shown.append(("P(≤ 0.1 eV/atom)", " to ".join(f"{100 * chance:.0f}" for chance in chances) + " %"))
     shown.append(("RMSD on relaxation", f"{facts['rmsd']:.3f} Å"))
+    if (drop := facts["rattled_energy_drop"]) is not None:
+        shown.append(("after a shake", f"{1000 * drop:.0f} meV/atom lower" if drop > 0 else "the same place"))
+    if facts["lowest_frequency"] is not None:
+        shown.append(("lowest mode", f"{facts['lowest_frequency']:+.2f} THz"))
+    elif facts["phonons_message"]:
+        shown.append(("lowest mode", facts["phonons_message"]))
     shown.append(("volume", f"{facts['volume_per_atom']:.1f} Å³/atom, {facts['num_atoms']} atoms"))
     shown += _chemistry_facts(facts)
     chips = []
@@ -280,6 +289,8 @@ def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:
         chips.append((f"in the training set: {facts['training_match_id']}", "warn"))
     if facts["new_prototype"]:
         chips.append(("new structure type", "good"))
+    if facts["dynamically_stable"] is False:
+        chips.append(("dynamically unstable", "bad"))
     if facts["unique"] is False:
         chips.append(("repeated", "warn"))
     if facts["status"] == "doubtful":

@@ -72,6 +72,11 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "converged": (pa.bool_(), "forces and stress under the bound"),
     "n_steps": (pa.int32(), "steps of the relaxation"),
     "max_force": (pa.float64(), "eV/Å, largest force left"),
+    "rattled_energy_drop": (
+        pa.float64(),
+        "eV/atom by which a second relaxation, after a shake, came out lower; 0 where the first one was kept, null "
+        "where there was no second one or it did not converge",
+    ),
     "initial_energy": (pa.float64(), "eV per cell, as given"),
     "energy": (pa.float64(), "eV per cell, relaxed"),
     "energy_per_atom": (pa.float64(), "eV/atom, relaxed"),
@@ -95,6 +100,12 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     },
     "disagreement": (pa.float64(), "eV/atom, largest difference between the judges' distances to their own hulls"),
     "metastable_to_all": (pa.bool_(), "every judge places it at most 0.1 eV/atom above its own hull"),
+    "lowest_frequency": (
+        pa.float64(),
+        "THz, of the harmonic modes at Gamma and the zone boundary, without translations; imaginary ones are negative",
+    ),
+    "dynamically_stable": (pa.bool_(), "no mode there is imaginary beyond 0.1 THz; null where it was not checked"),
+    "phonons_message": (pa.string(), "why the modes were not checked; empty where they were, null if nobody asked"),
     "rmsd": (pa.float64(), "Å, atoms of the crystal as given to the relaxed one; upper bound if nothing matches"),
     "rmsd_matched": (pa.bool_(), "whether the atoms could be mapped for the rmsd"),
     "matches_relaxed": (pa.bool_(), "the crystal as given and the relaxed one are the same structure"),
