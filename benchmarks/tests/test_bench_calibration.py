@@ -58,6 +58,7 @@ def test_ranking():
     assert ranking(np.ones(2), np.zeros(2)) is None
 
 
+@pytest.mark.slow
 def test_salts_with_labels(tmp_path):
     """Rock salts at many lattice constants relax to one structure each, so that the label is off by its noise."""
     fcc = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])

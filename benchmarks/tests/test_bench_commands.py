@@ -47,12 +47,14 @@ def test_matching(here):
     assert 0 < rows[1]["novel"] <= rows[0]["novel"] < 12
 
 
+@pytest.mark.slow
 def test_hull(here):
     results = check(run("hull", "--smoke", "--quiet"), here / "hull", "hull")["results"]
     assert results["largest_difference"] <= 1e-6
     assert sum(row["queries"] for row in results["milliseconds_by_elements"].values()) == 20
 
 
+@pytest.mark.slow
 def test_chemical_systems_with_one_method(here):
     result = run("chemical-systems", "--smoke", "--methods", "iterated-substitution", "--quiet")
     name = "O-Sr-V"
@@ -61,6 +63,7 @@ def test_chemical_systems_with_one_method(here):
     assert len(content["findings"]) == content["results"]["proposals_relaxed"]
 
 
+@pytest.mark.slow
 def test_cost_of_one_method(here):
     result = run("cost", "--smoke", "--methods", "substitution", "--quiet")
     content = check(result, here / "cost", "substitution")

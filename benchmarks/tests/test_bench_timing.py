@@ -8,6 +8,8 @@ from druse_crystal.io import ReadResult
 from druse_crystal.journal import Journal
 from druse_evaluation.testing import AnsweringRelaxer, relaxed, salt
 
+pytestmark = pytest.mark.slow  # the shipped model, or a real potential, works here
+
 
 @dataclass
 class Busy:

@@ -55,7 +55,7 @@ def relaxed(known, monkeypatch):
 
         return relax
 
-    monkeypatch.setattr("druse_energetics.derivation.make_relaxer", make_relaxer)
+    monkeypatch.setattr("druse_energetics.labelled_structures.make_relaxer", make_relaxer)
     return counted
 
 

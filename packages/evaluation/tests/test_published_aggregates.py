@@ -22,7 +22,7 @@ from pymatgen.core import Composition, Element, Structure
 SETTINGS = [
     "ordered/identity",
     "order-disorder/MP2020",
-    "order-disorder/TRI2024",
+    pytest.param("order-disorder/TRI2024", marks=pytest.mark.slow),
     pytest.param("ordered/MP2020", marks=pytest.mark.slow),  # both halves of these two are in those above
     pytest.param("order-disorder/identity", marks=pytest.mark.slow),
 ]
@@ -161,6 +161,7 @@ def test_aggregates(pair):
     assert explored.tolist() == theirs["is_explored"]
 
 
+@pytest.mark.slow
 def test_failed_jobs_count_among_the_requested(published):
     """As the published code counts them for stability; its share of new crystals leaves them out, ours does not."""
     setting, expected = published["settings"]["ordered/identity"], published["with_12_failed_jobs"]
