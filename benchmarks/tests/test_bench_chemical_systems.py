@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 from druse_benchmarks import chemical_systems as bench
-from druse_benchmarks.chemical_systems import METHODS, SYSTEMS, ExplorationConfig
-from druse_benchmarks.exploration import Exploration, combined_hull, explorations, picture, table
+from druse_benchmarks.chemical_systems import SYSTEMS, ExplorationConfig
+from druse_benchmarks.exploration import ORDER, Exploration, combined_hull, explorations, picture, table
 from druse_benchmarks.findings import Finding
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
@@ -64,7 +64,8 @@ def relaxers(monkeypatch):
         "pyxtal": lambda parents: Shapes("random search", lambda i: simple_cubic_salt(3.5 + i / 100)),
         "ion-exchange": lambda parents: Shapes("ion exchange", lambda i: salt(5.5 + i / 100)),
     }
-    monkeypatch.setattr(bench, "SEARCHES", shapes)
+    for name, make in shapes.items():
+        monkeypatch.setitem(bench.CLASSICAL, name, make)
     return made
 
 
@@ -170,7 +171,7 @@ def test_curves_grow_with_the_budget():
 
 def test_the_systems_are_three_of_each_size():
     assert [system.count("-") + 1 for system in SYSTEMS] == [3, 3, 3, 4, 4, 4, 5, 5, 5]
-    assert len(METHODS) == 5
+    assert len(ORDER) == 5
 
 
 @pytest.mark.parametrize(

@@ -4,29 +4,19 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from druse_crystal.settings import read_settings
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import allowed_sizes, generate
-from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint
+from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 
-TINY = PairNetworkConfig(width=16, pair_width=8, vector_width=4, num_layers=1, num_radial=4, num_harmonics=2)
 SHORT = SamplerConfig(steps=6, corrector_steps=1, remask=1.0)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    network = PairNetwork(TINY)
-    with torch.no_grad():
-        for parameter in network.parameters():  # new heads are zero: nothing would depend on anything
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    checkpoint = Checkpoint(network=network, num_atoms={1: 5, 2: 30, 4: 50, 6: 15}, elements=(3, 8, 11, 17, 26))
-    save_checkpoint(checkpoint, folder)
-    return folder
+def model(save_tiny):
+    return save_tiny(num_atoms={1: 5, 2: 30, 4: 50, 6: 15}, elements=(3, 8, 11, 17, 26))
 
 
 def run(*arguments):

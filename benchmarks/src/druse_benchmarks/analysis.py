@@ -126,7 +126,7 @@ def _table(results: Mapping[str, Any], sets: Sets) -> str:
         return f"{q['0.5']:.{digits}f} [{q['0.25']:.{digits}f}, {q['0.75']:.{digits}f}]" if q else "–"
 
     def commonest(counts: Mapping[Any, int], row: Mapping[str, Any], n: int) -> str:
-        return ", ".join(f"{key} {_percent(count, row, 0)}" for key, count in list(counts.items())[:n]) or "–"
+        return ", ".join(f"{key} {_percent(count, row, 0)}" for key, count in Counter(counts).most_common(n)) or "–"
 
     def last(row: Mapping[str, Any], key: str) -> str:
         return f"{100 * list(row[key].values())[-1]:.1f} %" if row[key] else "–"
@@ -140,7 +140,7 @@ def _table(results: Mapping[str, Any], sets: Sets) -> str:
         ("unique and novel, of all", lambda row: last(row, "unique_and_novel_after")),
         ("P1", lambda row: _percent(row["space_groups"].get(1, 0), row, 1)),
         ("commonest space groups", lambda row: commonest(row["space_groups"], row, 3)),
-        ("commonest numbers of atoms", lambda row: commonest(_by_count(row["num_atoms"]), row, 3)),
+        ("commonest numbers of atoms", lambda row: commonest(row["num_atoms"], row, 3)),
         (
             "binary, ternary, quaternary",
             lambda row: ", ".join(_percent(row["num_elements"].get(n, 0), row, 0) for n in (2, 3, 4)),
@@ -149,10 +149,6 @@ def _table(results: Mapping[str, Any], sets: Sets) -> str:
     ]
     body = [[title, *(words(results[name]) for name in sets)] for title, words in lines]
     return markdown_table(["", *sets], body)
-
-
-def _by_count(counts: Mapping[int, int]) -> dict[int, int]:
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _percent(count: int, row: Mapping[str, Any], digits: int) -> str:
@@ -229,7 +225,6 @@ def _bars(panel: Axes, sets: Sets, labels: Sequence[Any], counts: Callable[[Asse
         total = len(found) if whole else sum(number.values())
         heights = [100 * number[label] / max(1, total) for label in labels]
         panel.bar(places + (i - (len(sets) - 1) / 2) * width, heights, width, color=_color(i), label=name)
-    panel.set_xticks(range(len(labels)), [str(label) for label in labels])
     panel.grid(axis="x", visible=False)
 
 
@@ -259,7 +254,7 @@ def _histogram(column: str) -> Callable[[Axes, Sets], None]:
     def draw(panel: Axes, sets: Sets) -> None:
         largest = max((max(sizes(found, column), default=1) for found in sets.values()), default=1)
         _bars(panel, sets, range(1, largest + 1), lambda found: Counter(sizes(found, column)), whole=True)
-        panel.tick_params(axis="x", labelsize=8)
+        panel.set_xticks(range(largest), [str(n) for n in range(1, largest + 1)], fontsize=8)
 
     return draw
 

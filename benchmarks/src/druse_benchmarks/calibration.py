@@ -6,7 +6,7 @@ chosen in the same way inside of what is left.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from druse_crystal.console import Display
 from druse_crystal.journal import Journal
 from druse_crystal.manifest import Manifest
 from druse_energetics.calibration import HUBER_WIDTH, JudgeError, judge_error
-from druse_energetics.labelled_structures import LabelledStructures, RelaxedRow, relax_rows
+from druse_energetics.labelled_structures import LabelledStructures, RelaxedRow, judge_rows, relax_rows
 from druse_energetics.reference import load_reference
 from druse_energetics.robust import huber_fit
 from jaxtyping import Float64
@@ -103,7 +103,10 @@ def calibration(
     dft, groups = structures.column(config.label), structures.column(config.group)
     order = np.random.default_rng(config.seed).permutation(len(structures)).tolist()[: config.limit]
     relaxed = _relax(structures, order, config, work, display)
-    above = {name: _judge(name, rows, display) for name, rows in relaxed.items()}
+    above = {}
+    for name, rows in relaxed.items():
+        above[name] = judge_rows(rows, load_reference("embedded", potential=name))
+        display.say(f"{name}: {len(above[name])} of {len(rows)} judged")
     first = config.judges[0]
 
     def together(names: Sequence[str]) -> Judged:
@@ -116,9 +119,12 @@ def calibration(
             fractions=_fractions([crystal for crystal in crystals if crystal is not None]),
         )
 
-    rows = _measure(together([first]), [first])
+    alone = together([first])
+    values = predictions(alone, [first])
+    rows = [_row(name, found, alone) for name, found in values.items()]
     if len(config.judges) > 1:
-        rows += _measure(together(config.judges), config.judges)
+        data = together(config.judges)
+        rows += [_row(name, found, data) for name, found in predictions(data, config.judges).items()]
     manifest.seed = config.seed
     manifest.settings |= {
         "label": config.label,
@@ -132,7 +138,7 @@ def calibration(
         "penalties": list(PENALTIES),
     }
     manifest.inputs["table"] = structures.digest
-    manifest.results |= {"rows": rows, "dft": [float(x) for x in together([first]).dft]}
+    manifest.results |= {"rows": rows, "dft": alone.dft.tolist()}
     document = manifest.as_dict()
     document["machine"] |= machine_load()
     return write_record(
@@ -140,7 +146,7 @@ def calibration(
         NAME,
         documents={NAME: document},
         table=_table(rows),
-        picture=picture(together([first])),
+        picture=picture(alone, values),
         caption=f"Energy above hull by DFT against that by {first}: as judged, by a line, by line and composition",
     )
 
@@ -164,20 +170,6 @@ def _relax(
     return relaxed
 
 
-def _judge(name: str, rows: Mapping[int, RelaxedRow], display: Display) -> dict[int, float]:
-    """Energies above hull (eV/atom) of the rows that converged and have one."""
-    reference = load_reference("embedded", potential=name)
-    found = {}
-    for row, result in rows.items():
-        if result.status == "converged" and result.crystal is not None:
-            try:
-                found[row] = reference.energy_above_hull(result.crystal, result.energy)
-            except ValueError:
-                continue  # an element that the hull or the corrections lack
-    display.say(f"{name}: {len(found)} of {len(rows)} judged")
-    return found
-
-
 def _fractions(crystals: Sequence[Crystal]) -> Float64[np.ndarray, "b z"]:
     found = np.zeros((len(crystals), 119))
     for fractions, crystal in zip(found, crystals, strict=True):
@@ -186,24 +178,33 @@ def _fractions(crystals: Sequence[Crystal]) -> Float64[np.ndarray, "b z"]:
     return found
 
 
-def _measure(data: Judged, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Errors of every judge and of everything that is fitted to them."""
+def predictions(data: Judged, names: Sequence[str]) -> dict[str, Float64[np.ndarray, " b"]]:
+    """By a name for each, what every judge says and what is fitted to them, in eV/atom.
+
+    Raises:
+        ValueError: for too few crystals or groups to leave one out.
+    """
     if len(data.dft) < MIN_CRYSTALS or len(set(data.groups)) < 3:
         raise ValueError(
             f"{len(data.dft)} crystals of {len(set(data.groups))} groups are judged by {' and '.join(names)}: leaving "
             f"out one group at a time needs {MIN_CRYSTALS} of three"
         )
-    rows = []
+    found = {}
     for i, name in enumerate(names):
-        one = Judged(judged=data.judged[i : i + 1], dft=data.dft, groups=data.groups, fractions=data.fractions)
-        rows.append(_row(f"{name}, as judged", one.judged[0], data))
-        rows.append(_row(f"{name}, line", left_out(one, line, (0.0,)), data))
-        rows.append(_row(f"{name}, line and composition", left_out(one, line_and_composition, PENALTIES), data))
+        one = replace(data, judged=data.judged[i : i + 1])
+        found[f"{name}, as judged"] = one.judged[0]
+        found |= _fitted(one, name)
     if len(names) > 1:
-        rows.append(_row("mean of the judges", data.judged.mean(axis=0), data))
-        rows.append(_row("all judges, line", left_out(data, line, (0.0,)), data))
-        rows.append(_row("all judges, line and composition", left_out(data, line_and_composition, PENALTIES), data))
-    return rows
+        found["mean of the judges"] = data.judged.mean(axis=0)
+        found |= _fitted(data, "all judges")
+    return found
+
+
+def _fitted(data: Judged, name: str) -> dict[str, Float64[np.ndarray, " b"]]:
+    return {
+        f"{name}, line": left_out(data, line, (0.0,)),
+        f"{name}, line and composition": left_out(data, line_and_composition, PENALTIES),
+    }
 
 
 def line(data: Judged) -> Float64[np.ndarray, "b k"]:
@@ -293,18 +294,13 @@ def _of_group(row: Mapping[str, Any], group: str) -> str:
     return "–" if error is None else f"{1000 * error['bias']:+.0f}, {1000 * error['mae']:.0f}"
 
 
-def picture(data: Judged) -> Figure:
-    """DFT against the judge as it is, by a line, and by line and composition, each group of its own colour."""
-    figure, panels = canvas(3, 1, width=11.0, height=4.0)
-    kinds = (
-        ("as judged", data.judged[0]),
-        ("line, group left out", left_out(data, line, (0.0,))),
-        ("line and composition, group left out", left_out(data, line_and_composition, PENALTIES)),
-    )
-    for panel, (title, values) in zip(panels, kinds, strict=True):
+def picture(data: Judged, values: Mapping[str, Float64[np.ndarray, " b"]]) -> Figure:
+    """DFT against each of the values, each group of its own colour."""
+    figure, panels = canvas(len(values), 1, width=11.0, height=4.0)
+    for panel, (title, found) in zip(panels, values.items(), strict=True):
         for i, group in enumerate(sorted(set(data.groups))):
             part = data.groups == group
-            panel.plot(values[part], data.dft[part], "o", markersize=2.5, alpha=0.6, color=COLORS[i], label=group)
+            panel.plot(found[part], data.dft[part], "o", markersize=2.5, alpha=0.6, color=COLORS[i], label=group)
         panel.plot([-0.3, 1.2], [-0.3, 1.2], color=MARKED, linewidth=1, linestyle=":")
         panel.set_xlim(-0.3, 1.2)
         panel.set_ylim(-0.3, 1.2)

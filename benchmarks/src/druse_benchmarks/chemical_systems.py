@@ -6,12 +6,12 @@ found by any of them.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from druse_baselines import Airss, IonExchange, IteratedSubstitution, Proposer, RandomSearch, Target
+from druse_baselines import Proposer, Target
 from druse_crystal.composition import chemical_system
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
@@ -30,10 +30,11 @@ from druse_generate.config import MODEL, SAMPLERS, SamplerConfig
 from druse_guidance import parse_elements
 from pymatgen.core import Element
 
-from druse_benchmarks.exploration import write_exploration
+from druse_benchmarks.exploration import ORDER, write_exploration
 from druse_benchmarks.findings import find, judge_facts
 from druse_benchmarks.model_proposer import ModelProposer
 from druse_benchmarks.record import machine_load, plain
+from druse_benchmarks.sources import CLASSICAL
 from druse_benchmarks.spending import KeptProposals, spend
 
 NAME = "chemical-systems"
@@ -43,13 +44,6 @@ SYSTEMS = (
     *("C-H-N-O-S", "Cs-F-O-Tl-Zr", "Eu-F-K-O-Si"),
 )
 """Systems of the published experiment with a compound of all their elements among the known materials."""
-SEARCHES: dict[str, Callable[..., Proposer]] = {
-    "iterated-substitution": IteratedSubstitution,
-    "ion-exchange": IonExchange,
-    "pyxtal": RandomSearch,
-    "airss": Airss,
-}
-METHODS = ("druse", *SEARCHES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +61,7 @@ class ExplorationConfig:
     """
 
     systems: tuple[str, ...] = SYSTEMS
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = ORDER
     budget: int = 5000
     seed: int = 0
     sampler: SamplerConfig = SAMPLERS["fast"]
@@ -78,8 +72,8 @@ class ExplorationConfig:
         if self.budget < 1:
             raise ValueError(f"the budget is {self.budget} force calls, it must be at least 1")
         for method in self.methods:
-            if method not in METHODS:
-                raise ValueError(f"there is no method {method!r}: choose of {', '.join(METHODS)}")
+            if method not in ORDER:
+                raise ValueError(f"there is no method {method!r}: choose of {', '.join(ORDER)}")
         for system in self.systems:
             if len(parse_elements(system)) < 2:
                 raise ValueError(f"{system} is one element: give systems of at least two, such as Li-O")
@@ -117,7 +111,7 @@ def chemical_systems(
     reference = load_reference(evaluation.reference, potential=evaluation.relaxation.potential)
     known_parents = parents.subset("train") if (parents.split == "train").any() else parents
     proposers: dict[str, Proposer] = {
-        name: make(known_parents.crystals) for name, make in SEARCHES.items() if name in config.methods
+        name: CLASSICAL[name](known_parents.crystals) for name in config.methods if name in CLASSICAL
     }
     model = ModelProposer(
         config.model,

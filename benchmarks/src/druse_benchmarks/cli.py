@@ -7,6 +7,7 @@ import typer
 
 from druse_benchmarks.equal_cost_cli import equal_cost_app
 from druse_benchmarks.options import (
+    EMBEDDED,
     Device,
     Model,
     NumAtoms,
@@ -22,6 +23,7 @@ from druse_benchmarks.options import (
     Work,
     numbers,
     out_folder,
+    read_dataset,
     words,
     work_folder,
 )
@@ -112,8 +114,7 @@ def unconditional(
     from druse_crystal.console import Display, user_errors
 
     with user_errors("druse-bench unconditional"):
-        from druse_crystal.dataset import CrystalDataset, load_embedded
-        from druse_crystal.manifest import file_hash
+        from druse_crystal.dataset import load_embedded
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
         from druse_generate.config import MODEL, GenerateConfig, with_options
 
@@ -126,12 +127,12 @@ def unconditional(
         generation = with_options(
             GenerateConfig(), num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps
         )
-        embedded = load_embedded()
+        known, known_as = read_dataset(parents)
         sources = make_sources(
             words(methods),
-            parents=embedded if parents == "embedded" else CrystalDataset.read(parents),
-            parents_hash="embedded" if parents == "embedded" else file_hash(parents),
-            held_out=embedded,
+            parents=known,
+            parents_hash=known_as,
+            held_out=load_embedded(),
             sampler=generation.sampler,
             model=model or MODEL,
             num_atoms=generation.num_atoms,
@@ -219,7 +220,6 @@ def matching(
     from druse_crystal.console import Display, user_errors
 
     with user_errors("druse-bench matching"):
-        from druse_crystal.dataset import CrystalDataset, load_embedded
         from druse_crystal.manifest import Manifest
 
         from druse_benchmarks.matching import MatchingConfig
@@ -229,12 +229,13 @@ def matching(
             num, references = 12, "40,80"
         config = MatchingConfig(num=num, references=numbers(references, option="--references"), seed=seed)
         manifest = Manifest()
-        if dataset != "embedded":
-            manifest.add_input(Path(dataset))
+        known, known_as = read_dataset(dataset)
+        if dataset != EMBEDDED:
+            manifest.inputs[dataset] = known_as
         with Display(quiet=quiet) as display:
             folder = run(
                 config=config,
-                dataset=load_embedded() if dataset == "embedded" else CrystalDataset.read(dataset),
+                dataset=known,
                 out=out_folder(out, smoke),
                 display=display,
                 manifest=manifest,

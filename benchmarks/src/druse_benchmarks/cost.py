@@ -26,7 +26,6 @@ from druse_benchmarks.sources import Source
 from druse_benchmarks.timing import time_source
 
 NAME = "cost"
-METHODS = "druse,druse-screened,substitution,iterated-substitution,ion-exchange,pyxtal,airss"
 
 
 def cost(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.findings import MEASURES, Finding, measure
-from druse_benchmarks.record import markdown_table, write_record
+from druse_benchmarks.record import judged_by, markdown_table, write_record
 
 RESAMPLES = 1000
 ORDER = ("druse", "druse-screened", "substitution", "iterated-substitution", "ion-exchange", "pyxtal", "airss")
@@ -149,14 +149,8 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _alike(content: Mapping[str, Any]) -> list[Any]:
-    judge, relaxation = content["judge"], content["settings"]["relaxation"]
     timing = content["results"]["timing"]
-    return [
-        *(judge[key] for key in ("judge", "reference", "n_known_structures", "matcher", "residual", "calibrations")),
-        *(relaxation[key] for key in ("potential", "fmax", "max_steps")),
-        *(timing[key] for key in ("processor", "threads")),
-        content["seed"],
-    ]
+    return [*judged_by(content), *(timing[key] for key in ("processor", "threads")), content["seed"]]
 
 
 def table(

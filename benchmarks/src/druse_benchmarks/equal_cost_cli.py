@@ -21,6 +21,7 @@ from druse_benchmarks.options import (
     Steps,
     Work,
     out_folder,
+    read_dataset,
     words,
     work_folder,
 )
@@ -59,8 +60,6 @@ def chemical_systems(
     from druse_crystal.console import Display, user_errors
 
     with user_errors("druse-bench chemical-systems"):
-        from druse_crystal.dataset import CrystalDataset, load_embedded
-        from druse_crystal.manifest import file_hash
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
         from druse_generate.config import MODEL, GenerateConfig, with_options
 
@@ -82,12 +81,13 @@ def chemical_systems(
             num_atoms=generation.num_atoms,
         )
         relaxation = RelaxationConfig(potential=potential, max_steps=max_steps, device=device)
+        known, known_as = read_dataset(parents)
         with Display(quiet=quiet) as display:
             folder = run(
                 config,
                 evaluation=EvaluationConfig(reference=reference, relaxation=relaxation),
-                parents=load_embedded() if parents == "embedded" else CrystalDataset.read(parents),
-                parents_hash="embedded" if parents == "embedded" else file_hash(parents),
+                parents=known,
+                parents_hash=known_as,
                 out=out_folder(out, smoke),
                 work=work_folder(work, smoke, "chemical-systems"),
                 display=display,
@@ -126,8 +126,7 @@ def cost(
     from druse_crystal.console import Display, user_errors
 
     with user_errors("druse-bench cost"):
-        from druse_crystal.dataset import CrystalDataset, load_embedded
-        from druse_crystal.manifest import file_hash
+        from druse_crystal.dataset import load_embedded
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
         from druse_generate.config import MODEL, GenerateConfig, with_options
 
@@ -140,13 +139,13 @@ def cost(
         generation = with_options(
             GenerateConfig(), num=num, seed=seed, num_atoms=num_atoms, sampler=sampler, steps=steps
         )
-        embedded = load_embedded()
         relaxation = RelaxationConfig(potential=potential, max_steps=max_steps)
+        known, known_as = read_dataset(parents)
         sources = make_sources(
             words(methods),
-            parents=embedded if parents == "embedded" else CrystalDataset.read(parents),
-            parents_hash="embedded" if parents == "embedded" else file_hash(parents),
-            held_out=embedded,
+            parents=known,
+            parents_hash=known_as,
+            held_out=load_embedded(),
             sampler=generation.sampler,
             model=model or MODEL,
             num_atoms=generation.num_atoms,

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.findings import MEASURES, Finding, measure
-from druse_benchmarks.record import markdown_table, write_record
+from druse_benchmarks.record import judged_by, markdown_table, write_record
 
 ON_HULL = 0.005
 """eV/atom; relaxations of one structure by several methods end within this of each other, so that all of them count."""
@@ -123,13 +123,7 @@ def write_exploration(out: Path, name: str, *, hull: ConvexHull, like: Mapping[s
 
 
 def _alike(content: Mapping[str, Any]) -> list[Any]:
-    settings, judge = content["settings"], content["judge"]
-    relaxation = settings["relaxation"]
-    return [
-        *(judge[key] for key in ("judge", "reference", "n_known_structures", "matcher", "residual", "calibrations")),
-        *(relaxation[key] for key in ("potential", "fmax", "max_steps")),
-        *(settings[key] for key in ("budget", "seed")),
-    ]
+    return [*judged_by(content), *(content["settings"][key] for key in ("budget", "seed"))]
 
 
 def methods_of(found: Sequence[Exploration]) -> list[str]:

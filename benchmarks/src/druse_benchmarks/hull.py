@@ -75,7 +75,9 @@ def hull(*, config: HullConfig, phases: ConvexHull, out: Path, display: Display,
 
     def distance(composition: Composition, energy: float) -> float:
         entry = PDEntry(composition, energy * composition.num_atoms)
-        return float(theirs.get_decomp_and_e_above_hull(entry, allow_negative=True)[1] or 0.0)
+        above = theirs.get_decomp_and_e_above_hull(entry, allow_negative=True)[1]
+        assert above is not None  # pymatgen would have raised
+        return float(above)
 
     expected, their_times = _each(distance, asked)
     largest = float(np.abs(np.subtract(distances, expected)).max())

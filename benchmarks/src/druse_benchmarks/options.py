@@ -2,10 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from druse_crystal.dataset import CrystalDataset
+
+EMBEDDED = "embedded"
 RESULTS, WORK = Path("benchmarks/results"), Path("build/benchmarks")
 SMOKE_RESULTS, SMOKE_WORK = Path("build/benchmarks-smoke/results"), Path("build/benchmarks-smoke/work")
 
@@ -38,6 +42,20 @@ def work_folder(work: Path | None, smoke: bool, name: str) -> Path:
     if smoke and work is None:  # a trial starts from nothing
         shutil.rmtree(SMOKE_WORK / name, ignore_errors=True)
     return work or (SMOKE_WORK if smoke else WORK) / name
+
+
+def read_dataset(name: str) -> tuple["CrystalDataset", str]:
+    """The embedded dataset or that of a path, and what names it in a protocol: the word, or the hash of the file.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    from druse_crystal.dataset import CrystalDataset, load_embedded
+    from druse_crystal.manifest import file_hash
+
+    if name == EMBEDDED:
+        return load_embedded(), EMBEDDED
+    return CrystalDataset.read(name), file_hash(name)
 
 
 def words(text: str) -> list[str]:

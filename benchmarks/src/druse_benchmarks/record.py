@@ -101,6 +101,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+JUDGED_BY = ("judge", "reference", "n_known_structures", "matcher", "symprec", "residual", "calibrations")
+"""What has to be the same for two rates to stand side by side; further judges and levels of novelty add rows only."""
+
+
+def judged_by(content: Mapping[str, Any]) -> list[Any]:
+    """Judge and relaxation of a JSON file: numbers of files in which these differ do not stand side by side."""
+    judge, relaxation = content["judge"], content["settings"]["relaxation"]
+    return [*(judge[key] for key in JUDGED_BY), *(relaxation[key] for key in ("potential", "fmax", "max_steps"))]
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]

@@ -19,7 +19,7 @@ from druse_evaluation.table import Assessment
 from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, MARKED, canvas
-from druse_benchmarks.record import machine_load, plain, write_record
+from druse_benchmarks.record import judged_by, machine_load, plain, write_record
 from druse_benchmarks.sources import CLASSICAL, Source
 
 NAME = "unconditional"
@@ -129,7 +129,7 @@ def merge(out: Path, *, like: str, display: Display) -> None:
     folder = out / NAME
     contents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
     for name in list(contents):
-        if _judged_by(contents[name]) != _judged_by(contents[like]):
+        if judged_by(contents[name]) != judged_by(contents[like]):
             display.warn(
                 f"{folder / (name + '.json')} was judged in another way than {like} and stays out of the table"
             )
@@ -145,16 +145,6 @@ def merge(out: Path, *, like: str, display: Display) -> None:
         picture=picture(contents),
         caption="Share of all crystals asked for that lie at most so far above the hull",
     )
-
-
-JUDGED_BY = ("judge", "reference", "n_known_structures", "matcher", "symprec", "residual", "calibrations")
-"""What has to be the same for two rates to stand side by side; further judges and levels of novelty add rows only."""
-
-
-def _judged_by(content: Mapping[str, Any]) -> list[Any]:
-    relaxation = content["settings"]["relaxation"]
-    judge = content["judge"]
-    return [*(judge[name] for name in JUDGED_BY), *(relaxation[name] for name in ("potential", "fmax", "max_steps"))]
 
 
 def _rank(name: str) -> tuple[int, str]:

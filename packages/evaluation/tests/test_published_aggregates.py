@@ -1,9 +1,6 @@
 """Every figure that the published evaluation code sums up to, from Druse's own table of facts."""
 
-import gzip
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,12 +28,6 @@ MATCHERS = {"ordered": OrderedMatcher(), "order-disorder": OrderDisorderMatcher(
 
 def crystal(stored) -> Crystal:
     return Crystal(**{name: np.array(stored[name]) for name in ("lattice", "frac_coords", "atomic_numbers")})
-
-
-@pytest.fixture(scope="module")
-def published():
-    path = Path(__file__).parent / "data" / "published_evaluation.json.gz"
-    return json.loads(gzip.decompress(path.read_bytes()))
 
 
 @dataclass(frozen=True)

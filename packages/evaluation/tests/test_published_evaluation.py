@@ -1,9 +1,6 @@
 """Verdicts of the published evaluation code, structure by structure."""
 
-import gzip
-import json
 from math import gcd
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +15,6 @@ N_REQUESTED = 60
 
 def crystal(stored) -> Crystal:
     return Crystal(**{name: np.array(stored[name]) for name in ("lattice", "frac_coords", "atomic_numbers")})
-
-
-@pytest.fixture(scope="module")
-def published():
-    path = Path(__file__).parent / "data" / "published_evaluation.json.gz"
-    return json.loads(gzip.decompress(path.read_bytes()))
 
 
 @pytest.fixture(scope="module")

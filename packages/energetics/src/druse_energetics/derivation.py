@@ -28,7 +28,7 @@ from jaxtyping import Float64
 
 from druse_energetics.calibration import Calibration, fit_calibration
 from druse_energetics.corrections import Corrections, fit_corrections, load_corrections
-from druse_energetics.labelled_structures import LabelledStructures, relax_rows
+from druse_energetics.labelled_structures import LabelledStructures, judge_rows, relax_rows
 from druse_energetics.potential import POTENTIAL_NAMES, Potential, load_potential, unknown_elements
 
 DATA = Path(__file__).parent / "data"
@@ -119,16 +119,8 @@ def derive_calibration(
     order = np.random.default_rng(seed).permutation(rows)[: limit or len(rows)].tolist()
     journal = Journal(relaxations, "relaxations", {"potential": name, "table": structures.digest})
     done = relax_rows(name, structures.crystals(order), journal)
-    reference = load_reference("embedded", potential=name)
-    judged = np.full(len(order), np.nan)
-    for k, row in enumerate(order):
-        relaxed = done.get(row)
-        if relaxed is None or relaxed.crystal is None or relaxed.status != "converged":
-            continue
-        try:
-            judged[k] = reference.energy_above_hull(relaxed.crystal, relaxed.energy)
-        except ValueError:
-            continue  # an element without a reference energy or phase
+    above = judge_rows(done, load_reference("embedded", potential=name))
+    judged = np.array([above.get(row, np.nan) for row in order])
     statuses = [done[row].status for row in order if row in done]
     calibration = fit_calibration(
         judged,

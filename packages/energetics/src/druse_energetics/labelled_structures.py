@@ -12,6 +12,7 @@ from druse_crystal.crystal import Crystal
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import file_hash
 
+from druse_energetics.reference import Reference
 from druse_energetics.relaxation import Relaxation, make_relaxer
 
 _STRUCTURE = ("lattice", "cell_abc_angles", "frac_coords", "atomic_numbers")
@@ -127,6 +128,18 @@ def relax_rows(potential: str, crystals: Mapping[int, Crystal], journal: Journal
         for line in journal.lines
         if line["row"] in crystals
     }
+
+
+def judge_rows(rows: Mapping[int, RelaxedRow], reference: Reference) -> dict[int, float]:
+    """Energies above hull (eV/atom) of the rows that converged and whose elements the reference and its hull know."""
+    found = {}
+    for row, result in rows.items():
+        if result.status == "converged" and result.crystal is not None:
+            try:
+                found[row] = reference.energy_above_hull(result.crystal, result.energy)
+            except ValueError:
+                continue  # an element without a reference energy or phase
+    return found
 
 
 def _crystal(row: Mapping[str, Any]) -> Crystal:

@@ -32,9 +32,12 @@ class NoveltyLevels:
             novel: whether the ordered matcher finds it among no known crystals; what it finds, the others find too.
             match_id: the known crystal that it found.
         """
-        prototype = self.prototypes.first_match(crystal) if novel else match_id
+        prototype, ordering = match_id, match_id
+        if novel:
+            prepared = self.prototypes.matcher.prepare(crystal)  # both matchers compare the same reduced cell
+            prototype, ordering = self.prototypes.first_match(prepared), self.orderings.first_match(prepared)
         facts: dict[str, Any] = {
-            "novel_order_disorder": novel and self.orderings.first_match(crystal) is None,
+            "novel_order_disorder": ordering is None,
             "new_prototype": prototype is None,
             "prototype_id": None if prototype is None else str(prototype),
         }
