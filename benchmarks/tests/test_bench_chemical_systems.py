@@ -64,8 +64,8 @@ def relaxers(monkeypatch):
         "pyxtal": lambda parents: Shapes("random search", lambda i: simple_cubic_salt(3.5 + i / 100)),
         "ion-exchange": lambda parents: Shapes("ion exchange", lambda i: salt(5.5 + i / 100)),
     }
-    for name, make in shapes.items():
-        monkeypatch.setitem(bench.CLASSICAL, name, make)
+    for name, proposer in shapes.items():
+        monkeypatch.setitem(bench.CLASSICAL, name, proposer)
     return made
 
 
