@@ -54,8 +54,9 @@ def test_same_seed_same_crystals_whatever_the_batch(model):
 
 
 def test_samplers_hand_their_temperatures_on():
-    assert SamplerConfig(temperature=0.5, species_temperature=0.8, remask=0.2).process == CrystalProcess(
-        lattice=LatticeVP(temperature=0.5),
+    config = SamplerConfig(temperature=0.5, lattice_temperature=0.7, species_temperature=0.8, remask=0.2)
+    assert config.process == CrystalProcess(
+        lattice=LatticeVP(temperature=0.7),
         frac_coords=WrappedVE(temperature=0.5),
         species=AbsorbingD3PM(temperature=0.8, remask=0.2),
     )
@@ -132,6 +133,7 @@ def test_another_run_in_the_folder_is_refused(model, tmp_path):
         (["--seed", "-1"], "seed"),
         (["--temperature", "-1"], "not negative"),
         (["--temperature", "inf"], "must be a number"),
+        (["--lattice-temperature", "-1"], "temperature of the lattice is -1.0"),
         (["--species-temperature", "0"], "must be positive"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--model", "/nowhere"], "config.yaml does not exist"),

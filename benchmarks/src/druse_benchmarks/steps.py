@@ -37,7 +37,7 @@ QUARTILES = (0.25, 0.5, 0.75)
 def parse_samplers(text: str) -> dict[str, SamplerConfig]:
     """Samplers from words such as ``fast:100+1@0.25``: grid, predictor steps, corrector steps in each, temperature.
 
-    Correctors and temperature may be left out.
+    Correctors and temperature (of coordinates and lattice) may be left out.
 
     Raises:
         ValueError: names the word that makes no sense.
@@ -50,7 +50,7 @@ def parse_samplers(text: str) -> dict[str, SamplerConfig]:
         try:
             sampler = SamplerConfig(grid=grid, steps=int(steps), corrector_steps=int(correctors or 0))
             if temperature:
-                sampler = replace(sampler, temperature=float(temperature))
+                sampler = replace(sampler, temperature=float(temperature), lattice_temperature=float(temperature))
         except ValueError as error:
             raise ValueError(f"{word.strip()!r} is no sampler such as fast:100+1@0.25 ({error})") from error
         samplers[f"{grid}:{sampler.steps}+{sampler.corrector_steps}@{sampler.temperature:g}"] = sampler

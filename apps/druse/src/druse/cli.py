@@ -12,6 +12,7 @@ from druse_generate.cli import (
     ChemicalSystem,
     Correctors,
     Elements,
+    LatticeTemperature,
     Model,
     NumAtoms,
     Quiet,
@@ -63,6 +64,7 @@ def discover(
     steps: Steps = None,
     corrector_steps: Correctors = None,
     temperature: Temperature = None,
+    lattice_temperature: LatticeTemperature = None,
     species_temperature: SpeciesTemperature = None,
     model: Model = None,
     reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
@@ -103,6 +105,7 @@ def discover(
             steps=steps,
             corrector_steps=corrector_steps,
             temperature=temperature,
+            lattice_temperature=lattice_temperature,
             species_temperature=species_temperature,
         )
         evaluation = evaluate_config.with_options(

@@ -39,9 +39,11 @@ Correctors = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(
-        help="Of coordinates and lattice; below 1: lower energies, more symmetry, less diversity.", show_default=False
-    ),
+    typer.Option(help="Of coordinates; below 1: lower energies, more symmetry, less diversity.", show_default=False),
+]
+LatticeTemperature = Annotated[
+    float | None,
+    typer.Option("--lattice-temperature", help="Of the lattice; below 1: more right angles.", show_default=False),
 ]
 SpeciesTemperature = Annotated[
     float | None,
@@ -64,6 +66,7 @@ def generate_command(
     steps: Steps = None,
     corrector_steps: Correctors = None,
     temperature: Temperature = None,
+    lattice_temperature: LatticeTemperature = None,
     species_temperature: SpeciesTemperature = None,
     config: Settings = None,
     model: Model = None,
@@ -96,6 +99,7 @@ def generate_command(
             steps=steps,
             corrector_steps=corrector_steps,
             temperature=temperature,
+            lattice_temperature=lattice_temperature,
             species_temperature=species_temperature,
         )
         manifest = Manifest()

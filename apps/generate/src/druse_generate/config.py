@@ -20,7 +20,8 @@ class SamplerConfig:
         grid: ``fast``: times made for few steps; ``uniform``: even times, with 1,000 steps the published grid.
         steps: predictor steps.
         corrector_steps: Langevin steps before each predictor step.
-        temperature: of coordinates and lattice, see ``WrappedVE.temperature``.
+        temperature: of coordinates, see ``WrappedVE.temperature``.
+        lattice_temperature: see ``LatticeVP.temperature``.
         species_temperature: see ``AbsorbingD3PM.temperature``.
         remask: see ``AbsorbingD3PM.remask``; without correctors it does nothing.
     """
@@ -29,6 +30,7 @@ class SamplerConfig:
     steps: int = 100
     corrector_steps: int = 3
     temperature: float = 0.25
+    lattice_temperature: float = 0.25
     species_temperature: float = 1.0
     remask: float = 0.3
 
@@ -39,8 +41,9 @@ class SamplerConfig:
             raise ValueError(f"the sampler needs at least 2 steps, not {self.steps}")
         if self.corrector_steps < 0:
             raise ValueError(f"the number of corrector steps is {self.corrector_steps}, it cannot be negative")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"the temperature is {self.temperature}, it must be a number and not negative")
+        for name, value in {"": self.temperature, " of the lattice": self.lattice_temperature}.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"the temperature{name} is {value}, it must be a number and not negative")
         if not 0 < self.species_temperature < math.inf:
             raise ValueError(f"the temperature of the species is {self.species_temperature}, it must be positive")
         if not 0 <= self.remask <= 1:
@@ -55,7 +58,7 @@ class SamplerConfig:
     def process(self) -> CrystalProcess:
         """The process that is run backwards."""
         return CrystalProcess(
-            lattice=LatticeVP(temperature=self.temperature),
+            lattice=LatticeVP(temperature=self.lattice_temperature),
             frac_coords=WrappedVE(temperature=self.temperature),
             species=AbsorbingD3PM(temperature=self.species_temperature, remask=self.remask),
         )
@@ -71,7 +74,9 @@ _GRIDS = {"fast": fast_times, "uniform": uniform_times}
 SAMPLERS = {
     "fast": SamplerConfig(),
     "predictor": SamplerConfig(steps=200, corrector_steps=0),
-    "paper": SamplerConfig(grid="uniform", steps=1000, corrector_steps=1, temperature=1.0, remask=0.0),
+    "paper": SamplerConfig(
+        grid="uniform", steps=1000, corrector_steps=1, temperature=1.0, lattice_temperature=1.0, remask=0.0
+    ),
 }
 """Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000."""
 

@@ -15,7 +15,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-_CHUNK = 4096  # crystals sorted by size at a time: keeps sizes alike within a batch and mixed between batches
+_CHUNK = 4096  # crystals sorted by size at a time, at least: keeps sizes alike within a batch, mixed between batches
+_BATCHES = 64  # of a chunk, about, at least: the last one of each size holds larger crystals too
 
 
 def as_batch(dataset: CrystalDataset) -> CrystalBatch:
@@ -86,8 +87,9 @@ class BatchStream(IterableDataset):
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.num_atoms))
         batches = []
-        for first in range(0, len(order), _CHUNK):
-            chunk = order[first : first + _CHUNK]
+        chunk_size = max(_CHUNK, int(_BATCHES * self.pair_budget / np.square(self.num_atoms, dtype=float).mean()))
+        for first in range(0, len(order), chunk_size):
+            chunk = order[first : first + chunk_size]
             buckets = size_buckets(self.num_atoms[chunk], pair_budget=self.pair_budget, max_batch=self.max_batch)
             batches += [chunk[bucket] for bucket in buckets]
         return [batches[i] for i in rng.permutation(len(batches))]

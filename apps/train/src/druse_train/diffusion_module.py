@@ -68,6 +68,8 @@ class DiffusionModule(lightning.LightningModule):
         asked = self.config.mixed_precision
         fast = self.device.type == "cuda" and has_bfloat16(self.device)
         self.network.mixed_precision = fast if asked is None else asked
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
 
     def training_step(self, batch: tuple[Place, Tensor, int], _: int) -> Tensor:
         """Loss summed over one batch, per crystal of a mean batch: every crystal of the data weighs the same.

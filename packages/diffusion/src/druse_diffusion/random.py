@@ -18,13 +18,14 @@ _WORD = 0xFFFFFFFF
 
 def philox(counter: Int[Tensor, "*s 4"], key: Int[Tensor, "*s 2"]) -> Int[Tensor, "*s 4"]:
     """Ten rounds of Philox-4x32; all words are 32-bit unsigned numbers held in int64."""
-    c0, c1, c2, c3 = counter.unbind(-1)
-    k0, k1 = key.unbind(-1)
+    multipliers, weyl = counter.new_tensor(_MULTIPLIERS), counter.new_tensor(_WEYL)
+    even, odd = counter[..., ::2], counter[..., 1::2]
     for _ in range(10):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = ((p1 >> 32) & _WORD) ^ c1 ^ k0, p1 & _WORD, ((p0 >> 32) & _WORD) ^ c3 ^ k1, p0 & _WORD
-        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return torch.stack([c0, c1, c2, c3], -1)
+        product = even * multipliers
+        even = ((product >> 32) & _WORD).flip(-1) ^ odd ^ key
+        odd = (product & _WORD).flip(-1)
+        key = (key + weyl) & _WORD
+    return torch.stack([even, odd], -1).flatten(-2)
 
 
 class RandomStreams:

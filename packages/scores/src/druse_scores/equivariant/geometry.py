@@ -6,7 +6,6 @@ geometry: the network predicts scores directly.
 """
 
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from druse_crystal.lattice import heights
@@ -84,8 +83,8 @@ def pair_geometry(
     angle = (2 * torch.pi * difference.unsqueeze(-1) * steps).flatten(-2)
     phases = torch.cat([angle.sin(), angle.cos()], -1)
 
-    box = range(-_BOX, _BOX + 1)
-    images = torch.tensor(list(product(box, box, box)), device=lattice.device, dtype=lattice.dtype)
+    box = torch.arange(-_BOX, _BOX + 1, device=lattice.device, dtype=lattice.dtype)
+    images = torch.cartesian_prod(box, box, box)
     pair_vectors = (difference @ lattice[:, None]).flatten(1, 2)
     image_vectors = images @ lattice
     # |d + T|^2 by one matrix product: exact enough to choose the nearest, whose distances are then computed anew
