@@ -16,10 +16,14 @@ RELAXED = [relaxed(salt(5.64), -2.0), relaxed(simple_cubic_salt(3.5), -1.95), lo
 
 
 def test_samplers_from_words():
+    expected = {
+        "fast:50+0@1": ("fast", 50, 0, 1.0),
+        "uniform:7+2@0.5": ("uniform", 7, 2, 0.5),
+        "fast:9+0@0": ("fast", 9, 0, 0.0),
+    }
     assert parse_samplers("fast:50+0@1, uniform:7+2@0.5,fast:9@0") == {
-        "fast:50+0@1": SamplerConfig(grid="fast", steps=50, corrector_steps=0, temperature=1.0, lattice_temperature=1.0),
-        "uniform:7+2@0.5": SamplerConfig(grid="uniform", steps=7, corrector_steps=2, temperature=0.5, lattice_temperature=0.5),
-        "fast:9+0@0": SamplerConfig(grid="fast", steps=9, corrector_steps=0, temperature=0.0),
+        word: SamplerConfig(grid=grid, steps=n, corrector_steps=k, temperature=t, lattice_temperature=t)
+        for word, (grid, n, k, t) in expected.items()
     }
     assert list(parse_samplers("fast:50").values()) == [SamplerConfig(grid="fast", steps=50, corrector_steps=0)]
     assert len(parse_samplers(DEFAULT)) == 10
