@@ -132,6 +132,7 @@ def test_it_is_a_score_model_and_stacks():
         AllowedElements(once, (8, 11))
 
 
+@pytest.mark.slow
 def test_a_compiled_network():
     torch.manual_seed(0)
     network = PairNetwork(TINY).eval()
