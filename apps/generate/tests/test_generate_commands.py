@@ -54,10 +54,12 @@ def test_same_seed_same_crystals_whatever_the_batch(model):
 
 
 def test_samplers_hand_their_temperatures_on():
-    config = SamplerConfig(temperature=0.5, lattice_temperature=0.7, species_temperature=0.8, remask=0.2)
+    config = SamplerConfig(
+        temperature=0.5, lattice_temperature=0.7, cold_below=0.3, species_temperature=0.8, remask=0.2
+    )
     assert config.process == CrystalProcess(
-        lattice=LatticeVP(temperature=0.7),
-        frac_coords=WrappedVE(temperature=0.5),
+        lattice=LatticeVP(temperature=0.7, cold_below=0.3),
+        frac_coords=WrappedVE(temperature=0.5, cold_below=0.3),
         species=AbsorbingD3PM(temperature=0.8, remask=0.2),
     )
     assert SAMPLERS["paper"].process == CrystalProcess()

@@ -103,20 +103,27 @@ def test_temperature_narrows_what_langevin_steps_draw():
     assert widths[0.25] == pytest.approx(0.5, abs=0.02)
 
 
-def test_temperature_scales_the_variance_of_what_a_step_adds():
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [
+        ({"temperature": 0.25}, 0.5),
+        ({"temperature": 0.25, "cold_below": 0.5}, 0.5),
+        ({"temperature": 0.25, "cold_below": 0.4}, 1.0),
+    ],
+)
+def test_temperature_scales_the_variance_of_what_a_step_adds(settings, factor):
     n, t, s = torch.full((3000,), 2), torch.full((3000,), 0.5), torch.full((3000,), 0.45)
     for kind, x in (
         (WrappedVE, torch.full((6000, 3), 0.5)),
         (LatticeVP, 4 * torch.eye(3).expand(3000, 3, 3)),
     ):
         spread = {}
-        for temperature in (1.0, 0.25):
-            process = kind(temperature=temperature)
+        for cooled, process in ((False, kind()), (True, kind(**settings))):
             for name, step in (("denoise", (t, s, n)), ("correct", (t, n))):
                 y = getattr(process, name)(torch.zeros_like(x), x, *step, generator=RandomStreams(0, range(3000)))
-                spread[name, temperature] = float((y - x).flatten(1)[:, 1].std())
+                spread[name, cooled] = float((y - x).flatten(1)[:, 1].std())
         for name in ("denoise", "correct"):
-            assert spread[name, 0.25] == pytest.approx(0.5 * spread[name, 1.0], rel=0.05), (kind, name)
+            assert spread[name, True] == pytest.approx(factor * spread[name, False], rel=0.05), (kind, name)
 
 
 def test_no_temperature_leaves_nothing_random_in_a_step():

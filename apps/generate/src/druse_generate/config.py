@@ -22,6 +22,7 @@ class SamplerConfig:
         corrector_steps: Langevin steps before each predictor step.
         temperature: of coordinates, see ``WrappedVE.temperature``.
         lattice_temperature: see ``LatticeVP.temperature``.
+        cold_below: of both, see ``WrappedVE.cold_below``.
         species_temperature: see ``AbsorbingD3PM.temperature``.
         remask: see ``AbsorbingD3PM.remask``; without correctors it does nothing.
     """
@@ -31,6 +32,7 @@ class SamplerConfig:
     corrector_steps: int = 3
     temperature: float = 0.25
     lattice_temperature: float = 0.25
+    cold_below: float = 1.0
     species_temperature: float = 1.0
     remask: float = 0.3
 
@@ -44,6 +46,8 @@ class SamplerConfig:
         for name, value in {"": self.temperature, " of the lattice": self.lattice_temperature}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"the temperature{name} is {value}, it must be a number and not negative")
+        if not 0 <= self.cold_below <= 1:
+            raise ValueError(f"cold_below is {self.cold_below}, it is a time: it must lie between 0 and 1")
         if not 0 < self.species_temperature < math.inf:
             raise ValueError(f"the temperature of the species is {self.species_temperature}, it must be positive")
         if not 0 <= self.remask <= 1:
@@ -58,8 +62,8 @@ class SamplerConfig:
     def process(self) -> CrystalProcess:
         """The process that is run backwards."""
         return CrystalProcess(
-            lattice=LatticeVP(temperature=self.lattice_temperature),
-            frac_coords=WrappedVE(temperature=self.temperature),
+            lattice=LatticeVP(temperature=self.lattice_temperature, cold_below=self.cold_below),
+            frac_coords=WrappedVE(temperature=self.temperature, cold_below=self.cold_below),
             species=AbsorbingD3PM(temperature=self.species_temperature, remask=self.remask),
         )
 

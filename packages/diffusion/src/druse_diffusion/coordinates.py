@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from druse_diffusion.corruption import Corruption, per_atom, sum_over_atoms
+from druse_diffusion.corruption import Corruption, noise_scale, per_atom, sum_over_atoms
 from druse_diffusion.random import RandomStreams
 
 _SERIES_SWITCH = 0.4  # at this sigma both series are exact to 1e-15 with the terms below
@@ -54,12 +54,15 @@ class WrappedVE(Corruption):
         snr: signal-to-noise ratio of the Langevin corrector.
         temperature: scales the variance of the noise that sampling adds; 1 draws from the model's own distribution,
             less draws nearer to its modes and pays with diversity.
+        cold_below: latest time at which the temperature acts; at later times, where the structure is still to be
+            chosen, the noise is the process's own.
     """
 
     sigma_min: float = 0.01
     sigma_max: float = 5.0
     snr: float = 0.4
     temperature: float = 1.0
+    cold_below: float = 1.0
 
     def sigma(self, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Width of the noise; exactly 0 at t = 0, where the data are."""
@@ -110,7 +113,8 @@ class WrappedVE(Corruption):
         """Ancestral step (Song et al., arXiv:2011.13456, appendix F): mean ``x + (sigma_t^2 - sigma_s^2) score``."""
         sigma_t, sigma_s = (per_atom(self.sigma(time, num_atoms), num_atoms) for time in (t, s))
         variance = sigma_t**2 - sigma_s**2
-        z = self.temperature**0.5 * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
+        cooled = noise_scale(t, self.temperature, self.cold_below)
+        z = per_atom(cooled, num_atoms) * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
         return (x_t + variance * prediction / sigma_t + variance.sqrt() * sigma_s / sigma_t * z) % 1.0
 
     def correct(
@@ -130,5 +134,6 @@ class WrappedVE(Corruption):
         """
         sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
         eps = 2 * (self.snr * sigma) ** 2
-        z = self.temperature**0.5 * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
+        cooled = noise_scale(t, self.temperature, self.cold_below)
+        z = per_atom(cooled, num_atoms) * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
         return (x_t + eps * prediction / sigma + (2 * eps).sqrt() * z) % 1.0

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -99,3 +100,8 @@ def sum_over_atoms(values: Float[Tensor, " n"], num_atoms: Int[Tensor, " b"]) ->
     """Sum per-atom values over each crystal."""
     index = num_atoms.new_tensor(range(len(num_atoms))).repeat_interleave(num_atoms)
     return values.new_zeros(len(num_atoms)).index_add(0, index, values)
+
+
+def noise_scale(t: Float[Tensor, " b"], temperature: float, cold_below: float) -> Float[Tensor, " b"]:
+    """Factor of the noise that sampling adds: ``sqrt(temperature)`` at times up to ``cold_below``, 1 at later ones."""
+    return torch.where(t <= cold_below, temperature**0.5, torch.ones_like(t))

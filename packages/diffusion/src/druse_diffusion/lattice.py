@@ -16,7 +16,7 @@ from druse_crystal.lattice import symmetric_form
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from druse_diffusion.corruption import Corruption
+from druse_diffusion.corruption import Corruption, noise_scale
 from druse_diffusion.random import RandomStreams
 
 
@@ -39,6 +39,7 @@ class LatticeVP(Corruption):
         corrector_interval: the corrector's step falls by ``m(t)^2 / m(t - corrector_interval)^2``, the published
             sampler's time step.
         temperature: scales the variance of the noise that sampling adds, see ``WrappedVE``.
+        cold_below: see ``WrappedVE``.
     """
 
     beta_min: float = 0.1
@@ -48,6 +49,7 @@ class LatticeVP(Corruption):
     snr: float = 0.2
     corrector_interval: float = 0.001
     temperature: float = 1.0
+    cold_below: float = 1.0
 
     def mean_coefficient(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """``m(t)``."""
@@ -118,7 +120,8 @@ class LatticeVP(Corruption):
         variance = self.prior_variance(num_atoms, t.dtype) * (1 - a**2)
         noise_std = variance.sqrt() * std_s / std_t
         a, std_t, variance, noise_std = (v[:, None, None] for v in (a, std_t, variance, noise_std))
-        noise = self.temperature**0.5 * symmetric_noise(generator).to(x_t.dtype)
+        cooled = noise_scale(t, self.temperature, self.cold_below)[:, None, None]
+        noise = cooled * symmetric_noise(generator).to(x_t.dtype)
         mu = self.prior_mean(num_atoms, x_t.dtype)
         return mu + (x_t - mu) / a + variance / a * prediction / std_t + noise_std * noise
 
@@ -139,5 +142,6 @@ class LatticeVP(Corruption):
         earlier = (t - self.corrector_interval).clamp(min=0)
         alpha = (self.mean_coefficient(t) / self.mean_coefficient(earlier))[:, None, None] ** 2
         eps = 2 * alpha * (self.snr * std) ** 2
-        noise = self.temperature**0.5 * symmetric_noise(generator).to(x_t.dtype)
+        cooled = noise_scale(t, self.temperature, self.cold_below)[:, None, None]
+        noise = cooled * symmetric_noise(generator).to(x_t.dtype)
         return symmetric_form(x_t + eps * prediction / std + (2 * eps).sqrt() * noise)
