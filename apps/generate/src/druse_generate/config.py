@@ -20,9 +20,9 @@ class SamplerConfig:
         grid: ``fast``: times made for few steps; ``uniform``: even times, with 1,000 steps the published grid.
         steps: predictor steps.
         corrector_steps: Langevin steps before each predictor step.
-        temperature: of coordinates, see ``WrappedVE.temperature``.
-        lattice_temperature: see ``LatticeVP.temperature``.
-        cold_below: of both, see ``WrappedVE.cold_below``.
+        temperature: of coordinates, see ``CooledCorruption``.
+        lattice_temperature: the same of the lattice.
+        cold_below: of both, see ``CooledCorruption``.
         species_temperature: see ``AbsorbingD3PM.temperature``.
         remask: see ``AbsorbingD3PM.remask``; without correctors it does nothing.
     """

@@ -65,7 +65,7 @@ class FitConfig:
         validate_every_steps: steps between validations.
         checkpoint_every_minutes: minutes between checkpoints: what a kill can cost.
         mixed_precision: bfloat16 matrix products; None: on GPUs that have instructions for them. On processors they
-            were slower than float32, with such instructions too.
+            were slower than float32, with such instructions too. What stays in float32 is multiplied as TF32 on CUDA.
         threads: CPU threads; None: torch's choice.
         devices: number of processes (Lightning's DDP); a batch then goes to one of them.
         tensorboard: also write TensorBoard logs.

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from druse_diffusion.corruption import Corruption, noise_scale, per_atom, sum_over_atoms
+from druse_diffusion.corruption import CooledCorruption, per_atom, sum_over_atoms
 from druse_diffusion.random import RandomStreams
 
 _SERIES_SWITCH = 0.4  # at this sigma both series are exact to 1e-15 with the terms below
@@ -45,24 +45,20 @@ def wrapped_normal_score(displacement: Float[Tensor, "*n d"], sigma: Float[Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrappedVE(Corruption):
+class WrappedVE(CooledCorruption):
     """Wrapped variance-exploding diffusion of fractional coordinates.
 
     Attributes:
         sigma_min: width at t = 0 of a crystal with one atom (fractional units).
         sigma_max: width at t = 1 of a crystal with one atom.
         snr: signal-to-noise ratio of the Langevin corrector.
-        temperature: scales the variance of the noise that sampling adds; 1 draws from the model's own distribution,
-            less draws nearer to its modes and pays with diversity.
-        cold_below: latest time at which the temperature acts; at later times, where the structure is still to be
-            chosen, the noise is the process's own.
+        temperature: see ``CooledCorruption``.
+        cold_below: see ``CooledCorruption``.
     """
 
     sigma_min: float = 0.01
     sigma_max: float = 5.0
     snr: float = 0.4
-    temperature: float = 1.0
-    cold_below: float = 1.0
 
     def sigma(self, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Width of the noise; exactly 0 at t = 0, where the data are."""
@@ -113,8 +109,7 @@ class WrappedVE(Corruption):
         """Ancestral step (Song et al., arXiv:2011.13456, appendix F): mean ``x + (sigma_t^2 - sigma_s^2) score``."""
         sigma_t, sigma_s = (per_atom(self.sigma(time, num_atoms), num_atoms) for time in (t, s))
         variance = sigma_t**2 - sigma_s**2
-        cooled = noise_scale(t, self.temperature, self.cold_below)
-        z = per_atom(cooled, num_atoms) * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
+        z = per_atom(self.noise_scale(t), num_atoms) * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
         return (x_t + variance * prediction / sigma_t + variance.sqrt() * sigma_s / sigma_t * z) % 1.0
 
     def correct(
@@ -134,6 +129,5 @@ class WrappedVE(Corruption):
         """
         sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
         eps = 2 * (self.snr * sigma) ** 2
-        cooled = noise_scale(t, self.temperature, self.cold_below)
-        z = per_atom(cooled, num_atoms) * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
+        z = per_atom(self.noise_scale(t), num_atoms) * generator.atom_normal(num_atoms, 3).to(x_t.dtype)
         return (x_t + eps * prediction / sigma + (2 * eps).sqrt() * z) % 1.0

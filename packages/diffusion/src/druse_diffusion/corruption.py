@@ -1,6 +1,7 @@
 """What the forward process of one field must offer."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +59,25 @@ class Corruption(ABC):
         return x_t
 
 
+@dataclass(frozen=True, kw_only=True)
+class CooledCorruption(Corruption):
+    """A continuous field whose noise can be scaled in sampling.
+
+    Attributes:
+        temperature: scales the variance of the noise that sampling adds; 1 draws from the model's own distribution,
+            less draws nearer to its modes and pays with diversity.
+        cold_below: latest time at which the temperature acts; at later times, where the structure is still to be
+            chosen, the noise is the process's own.
+    """
+
+    temperature: float = 1.0
+    cold_below: float = 1.0
+
+    def noise_scale(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Factor of the noise: ``sqrt(temperature)`` at times up to ``cold_below``, 1 at later ones."""
+        return torch.where(t <= self.cold_below, self.temperature**0.5, torch.ones_like(t))
+
+
 class Fixed(Corruption):
     """A field that is given and never noised, such as the species in crystal structure prediction."""
 
@@ -100,8 +120,3 @@ def sum_over_atoms(values: Float[Tensor, " n"], num_atoms: Int[Tensor, " b"]) ->
     """Sum per-atom values over each crystal."""
     index = num_atoms.new_tensor(range(len(num_atoms))).repeat_interleave(num_atoms)
     return values.new_zeros(len(num_atoms)).index_add(0, index, values)
-
-
-def noise_scale(t: Float[Tensor, " b"], temperature: float, cold_below: float) -> Float[Tensor, " b"]:
-    """Factor of the noise that sampling adds: ``sqrt(temperature)`` at times up to ``cold_below``, 1 at later ones."""
-    return torch.where(t <= cold_below, temperature**0.5, torch.ones_like(t))

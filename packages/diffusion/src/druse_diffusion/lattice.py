@@ -16,7 +16,7 @@ from druse_crystal.lattice import symmetric_form
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from druse_diffusion.corruption import Corruption, noise_scale
+from druse_diffusion.corruption import CooledCorruption
 from druse_diffusion.random import RandomStreams
 
 
@@ -27,7 +27,7 @@ def symmetric_noise(generator: RandomStreams) -> Float[Tensor, "b 3 3"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatticeVP(Corruption):
+class LatticeVP(CooledCorruption):
     """Variance-preserving diffusion of symmetric lattices (Å).
 
     Attributes:
@@ -38,8 +38,8 @@ class LatticeVP(Corruption):
         snr: signal-to-noise ratio of the Langevin corrector.
         corrector_interval: the corrector's step falls by ``m(t)^2 / m(t - corrector_interval)^2``, the published
             sampler's time step.
-        temperature: scales the variance of the noise that sampling adds, see ``WrappedVE``.
-        cold_below: see ``WrappedVE``.
+        temperature: see ``CooledCorruption``.
+        cold_below: see ``CooledCorruption``.
     """
 
     beta_min: float = 0.1
@@ -48,8 +48,6 @@ class LatticeVP(Corruption):
     variance_scale: float = 0.25
     snr: float = 0.2
     corrector_interval: float = 0.001
-    temperature: float = 1.0
-    cold_below: float = 1.0
 
     def mean_coefficient(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """``m(t)``."""
@@ -120,8 +118,7 @@ class LatticeVP(Corruption):
         variance = self.prior_variance(num_atoms, t.dtype) * (1 - a**2)
         noise_std = variance.sqrt() * std_s / std_t
         a, std_t, variance, noise_std = (v[:, None, None] for v in (a, std_t, variance, noise_std))
-        cooled = noise_scale(t, self.temperature, self.cold_below)[:, None, None]
-        noise = cooled * symmetric_noise(generator).to(x_t.dtype)
+        noise = self.noise_scale(t)[:, None, None] * symmetric_noise(generator).to(x_t.dtype)
         mu = self.prior_mean(num_atoms, x_t.dtype)
         return mu + (x_t - mu) / a + variance / a * prediction / std_t + noise_std * noise
 
@@ -142,6 +139,5 @@ class LatticeVP(Corruption):
         earlier = (t - self.corrector_interval).clamp(min=0)
         alpha = (self.mean_coefficient(t) / self.mean_coefficient(earlier))[:, None, None] ** 2
         eps = 2 * alpha * (self.snr * std) ** 2
-        cooled = noise_scale(t, self.temperature, self.cold_below)[:, None, None]
-        noise = cooled * symmetric_noise(generator).to(x_t.dtype)
+        noise = self.noise_scale(t)[:, None, None] * symmetric_noise(generator).to(x_t.dtype)
         return symmetric_form(x_t + eps * prediction / std + (2 * eps).sqrt() * noise)
