@@ -1,16 +1,21 @@
 """Crystals of chosen elements: all comply, the same seed gives the same ones, and bad requests are one sentence."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
+from druse_crystal.neighbors import min_distance
 from druse_crystal.settings import read_settings
+from druse_crystal.symmetry import space_group
 from druse_generate.cli import app
-from druse_generate.config import GenerateConfig, SamplerConfig, with_options
+from druse_generate.composition_request import CompositionRequest
+from druse_generate.config import GenerateConfig, SamplerConfig, SymmetryRequest, with_options
 from druse_generate.generating import allowed_sizes, generate
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 
+LI, OX, NA, FE = 3, 8, 11, 26
 SHORT = SamplerConfig(steps=6, corrector_steps=1, remask=1.0)
 
 
@@ -23,8 +28,16 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def drawn(model, **options):
-    config = GenerateConfig(num=40, seed=3, sampler=SHORT, **options)
+def drawn(model, *, num_atoms=None, batch_pairs=12000, symmetry=SymmetryRequest(), **composition):
+    config = GenerateConfig(
+        num=40,
+        seed=3,
+        sampler=SHORT,
+        num_atoms=num_atoms,
+        batch_pairs=batch_pairs,
+        composition=CompositionRequest(**composition),
+        symmetry=symmetry,
+    )
     draws = [draw for batch in generate(load_checkpoint(model), config) for draw in batch]
     assert sorted(draw.index for draw in draws) == list(range(40))
     return {draw.index: draw for draw in draws}
@@ -34,35 +47,62 @@ def elements(draw):
     return set(draw.crystal.atomic_numbers.tolist())
 
 
+def counts(draw):
+    return Counter(draw.crystal.atomic_numbers.tolist())
+
+
 def test_only_these_elements(model):
     draws = drawn(model, elements="O-Li-Fe")
-    assert all(elements(draw) <= {3, 8, 26} for draw in draws.values())
+    assert all(elements(draw) <= {LI, OX, FE} for draw in draws.values())
     assert {len(elements(draw)) for draw in draws.values()} == {1, 2, 3}
-    assert {draw.draws for draw in draws.values()} == {1}
 
 
 def test_all_of_a_chemical_system(model):
     small, large = (drawn(model, chemical_system="Li-Fe-O", batch_pairs=pairs) for pairs in (20, 100000))
-    assert all(elements(draw) == {3, 8, 26} for draw in small.values())
+    assert all(elements(draw) == {LI, OX, FE} for draw in small.values())
     assert {draw.crystal.num_atoms for draw in small.values()} == {4, 6}
-    assert max(draw.draws for draw in small.values()) > 1
-    for index, draw in small.items():  # the batch makes no difference, neither to the crystal nor to the draws it took
+    for index, draw in small.items():  # the batch makes no difference
         other = large[index]
-        assert other.draws == draw.draws
         assert np.array_equal(draw.crystal.atomic_numbers, other.crystal.atomic_numbers)
         assert np.abs(draw.crystal.lattice - other.crystal.lattice).max() < 1e-3
 
 
-def test_what_is_complete_at_once_is_not_drawn_again(model):
-    once, again = drawn(model, chemical_system="Li-O-Fe", max_draws=1), drawn(model, chemical_system="Li-Fe-O")
-    for index, draw in once.items():
-        if draw.crystal is None:
-            assert draw.message == "none of 1 draws holds all of Li-O-Fe"
-            assert again[index].draws > 1
-        else:
-            assert again[index].draws == 1
-            assert np.array_equal(again[index].crystal.frac_coords, draw.crystal.frac_coords)
-    assert 0 < sum(draw.crystal is None for draw in once.values()) < 40
+def test_a_formula_in_one_and_several_units(model):
+    draws = drawn(model, formula="LiO")
+    assert all(counts(draw) in ({LI: n, OX: n} for n in (1, 2, 3)) for draw in draws.values())
+    assert {draw.crystal.num_atoms for draw in draws.values()} == {2, 4, 6}
+    assert {counts(draw)[FE] for draw in drawn(model, formula="Fe4Li2").values()} == {4}
+
+
+def test_included_excluded_and_counted_elements(model):
+    assert all(elements(draw) >= {LI, FE} for draw in drawn(model, include="Li-Fe").values())
+    assert all(LI not in elements(draw) for draw in drawn(model, exclude="Li").values())
+    draws = drawn(model, counts="Fe:1,O:2-3", exclude="Na")
+    assert all(counts(draw)[FE] == 1 and 2 <= counts(draw)[OX] <= 3 for draw in draws.values())
+    assert all(NA not in elements(draw) for draw in draws.values())
+    assert any(elements(draw) - {FE, OX} for draw in draws.values())
+    both = drawn(model, chemical_system="Li-O", counts="Li:3-")
+    assert all(elements(draw) == {LI, OX} and counts(draw)[LI] >= 3 for draw in both.values())
+
+
+def test_a_space_group_by_construction(model):
+    """With a network that knows nothing: atoms that do not overlap have the group, or one that contains it."""
+    draws = drawn(model, symmetry=SymmetryRequest(space_group=123), num_atoms=(2, 6))
+    loose = [space_group(draw.crystal, symprec=0.01).number for draw in draws.values() if sound(draw)]
+    assert len(loose) > 10
+    assert all(number in (123, 139, 221, 225, 229) for number in loose)
+
+
+def test_symmetry_of_known_crystals_with_a_formula(model):
+    draws = drawn(model, symmetry=SymmetryRequest(symmetric=True), formula="LiO", num_atoms=(4, 6))
+    assert all(counts(draw)[LI] == counts(draw)[OX] for draw in draws.values())
+    groups = [space_group(draw.crystal, symprec=0.01).number for draw in draws.values() if sound(draw)]
+    assert len(groups) > 10
+    assert 1 not in groups
+
+
+def sound(draw):
+    return min_distance(draw.crystal) > 0.3
 
 
 def test_files_and_continuation(model, tmp_path):
@@ -70,9 +110,8 @@ def test_files_and_continuation(model, tmp_path):
     first = run("generate", "--num", 4, *common, "--out", tmp_path / "a", "--json")
     assert first.exit_code == 0, first.output
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
-    assert manifest["settings"]["generate"]["chemical_system"] == "O-Li"
+    assert manifest["settings"]["generate"]["composition"]["chemical_system"] == "O-Li"
     assert manifest["results"]["chemical_systems"] == {"Li-O": 4}
-    assert manifest["results"]["drawn"] >= 4
     journal = tmp_path / "a" / "generated.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     again = run("generate", "--num", 9, *common, "--out", tmp_path / "a")
@@ -81,13 +120,13 @@ def test_files_and_continuation(model, tmp_path):
 
     def numbers(folder):
         lines = map(json.loads, (tmp_path / folder / "generated.jsonl").read_text().splitlines()[1:])
-        return {line["index"]: (line["crystal"]["atomic_numbers"], line.get("draws", 1)) for line in lines}
+        return {line["index"]: line["crystal"]["atomic_numbers"] for line in lines}
 
     assert numbers("a") == numbers("b")
-    assert json.loads(whole.stdout)["results"]["drawn"] == sum(draws for _, draws in numbers("b").values())
+    assert json.loads(whole.stdout)["results"]["crystals"] == 9
     other = run("generate", "--num", 4, "--steps", 4, "--model", model, "--out", tmp_path / "a")
     assert other.exit_code == 2
-    assert "chemical_system O-Li, now None" in other.stderr
+    assert "composition" in other.stderr
 
 
 def test_runs_without_a_restriction_have_the_settings_of_before(model, tmp_path):
@@ -98,14 +137,18 @@ def test_runs_without_a_restriction_have_the_settings_of_before(model, tmp_path)
 
 def test_settings_and_options(tmp_path, model):
     path = tmp_path / "settings.yaml"
-    path.write_text("elements: Li-O\nnum: 2\n")
+    path.write_text("composition: {elements: Li-O, exclude: Fe}\nnum: 2\n")
     settings = read_settings(path, GenerateConfig)
-    assert settings.allowed == (3, 8)
-    assert settings.required == ()
+    assert settings.composition.allowed(range(100)) == (LI, OX)
+    assert settings.composition.required == ()
     changed = with_options(settings, chemical_system="Na-Cl")
-    assert changed.allowed == changed.required == (11, 17)
-    assert with_options(settings, num=5).allowed == (3, 8)
+    assert changed.composition.allowed(()) == changed.composition.required == (NA, 17)
+    assert changed.composition.exclude == "Fe"
+    assert with_options(settings, num=5).composition == settings.composition
     assert allowed_sizes(load_checkpoint(model), changed).tolist() == [2, 4, 6]
+    assert with_options(settings, symmetric=True, space_group=62).symmetry == SymmetryRequest(
+        space_group=62, symmetric=True
+    )
     path.write_text("elements: [Li\n")
     assert run("generate", "--config", path, "--model", model, "--out", tmp_path / "x").exit_code == 2
 
@@ -119,8 +162,27 @@ def test_settings_and_options(tmp_path, model):
         (["--elements", "Li-K"], "no crystal that the model was trained on holds K"),
         (["--elements", "Li-Md"], "no class for Md"),
         (["--chemical-system", "Li2O"], "'Li2O' in 'Li2O' is no element"),
-        (["--chemical-system", "Li-O-Fe", "--num-atoms", "2"], "at least 3 atoms, and at most 2"),
+        (["--chemical-system", "Li-O-Fe", "--num-atoms", "2"], "at least 3 atoms, and cells of 2 atoms"),
         (["--chemical-system", "Li-O", "--elements", "Li-O"], "if only these may occur"),
+        (["--chemical-system", "Li-O", "--formula", "Li2O"], "or a formula if their numbers are fixed"),
+        (["--formula", "Li2O0.5"], "'Li2O0.5' is no formula with whole numbers"),
+        (["--formula", "water"], "'water' is no formula"),
+        (["--formula", "Li2Fe3O4"], "cells of 1 to 6 atoms cannot hold Li2Fe3O4: they have to be of 9, 18, 27"),
+        (["--formula", "Li2O", "--num-atoms", "4"], "cells of 4 atoms cannot hold Li2O"),
+        (["--formula", "Li2O", "--counts", "Li:3"], "Li with 3 to 3 atoms and formula Li2O"),
+        (["--formula", "KCl"], "no crystal that the model was trained on holds K"),
+        (["--include", "Li-O", "--exclude", "O"], "O was asked for and excluded at once"),
+        (["--elements", "Li-O", "--include", "Fe"], "Fe was asked for, but Li-O does not have it"),
+        (["--elements", "Li-O", "--exclude", "Li-O"], "no element is left: all of Li-O are excluded"),
+        (["--counts", "Fe"], "'Fe' is no count: write Fe:2"),
+        (["--counts", "Fe:2-1"], "'Fe:2-1' is no count"),
+        (["--counts", "Fe:1,Fe:2"], "Fe stands in 'Fe:1,Fe:2' more than once"),
+        (["--counts", "Fe:7-"], "at least 7 atoms, and cells of 1 to 6 atoms"),
+        (["--elements", "Li-O", "--counts", "Li:0-1,O:1", "--num-atoms", "4"], "at most 2 atoms, and cells of 4 atoms"),
+        (["--space-group", "231"], "there is no space group 231"),
+        (["--space-group", "230"], "has space group 230: known ones have 1, 2,"),
+        (["--space-group", "225", "--formula", "LiO", "--num-atoms", "6"], "has space group 225"),
+        (["--space-group", "194", "--counts", "Li:1", "--num-atoms", "4"], "can hold what was asked for (such as 2+2"),
     ],
 )
 def test_bad_requests_are_one_sentence(model, tmp_path, options, words):

@@ -10,6 +10,7 @@ from druse_baselines.proposer import element_counts
 from druse_crystal import Crystal
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import file_hash
+from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import MODEL, GenerateConfig, SamplerConfig
 from druse_generate.generating import allowed_sizes, generate, restricted_model
 from druse_scores import load_checkpoint
@@ -22,8 +23,8 @@ MAX_BARREN = 8  # blocks in a row without a crystal of the target, after which t
 class ModelProposer:
     """Proposes what a model draws, without end: see ``druse_baselines.Proposer``.
 
-    A chemical system is kept to as ``druse generate --chemical-system`` does. For a formula, crystals of its elements
-    are drawn until the stoichiometry is right, which is slow for long ones. Draws that give no crystal are passed over.
+    Chemical systems and formulas are kept to as ``druse generate --chemical-system`` and ``--formula`` do. Draws that
+    give no crystal are passed over.
     """
 
     name = "druse"
@@ -80,14 +81,16 @@ class ModelProposer:
 
     def settings(self, wanted: Target | None, seed: int) -> GenerateConfig:
         """What the model is asked for."""
-        config = GenerateConfig(seed=seed, num_atoms=self.num_atoms, sampler=self.sampler)
-        if wanted is None:
-            return config
-        system = "-".join(sorted(Element.from_Z(z).symbol for z in wanted.elements))
-        if wanted.formula is not None and self.num_atoms is None:
-            unit = sum(number for _, number in wanted.formula)
-            config = replace(config, num_atoms=(unit, max(unit, *self.checkpoint.num_atoms)))
-        return replace(config, chemical_system=system)
+        composition = CompositionRequest()
+        if wanted is not None and wanted.formula is not None:
+            composition = CompositionRequest(
+                formula="".join(f"{Element.from_Z(z).symbol}{number}" for z, number in wanted.formula)
+            )
+        elif wanted is not None:
+            composition = CompositionRequest(
+                chemical_system="-".join(sorted(Element.from_Z(z).symbol for z in wanted.elements))
+            )
+        return GenerateConfig(seed=seed, num_atoms=self.num_atoms, sampler=self.sampler, composition=composition)
 
     def _blocks(self, config: GenerateConfig, wanted: Target | None, target: str | None) -> Iterator[list[Crystal]]:
         """The crystals of one block after the other, without those that are none or do not fit."""

@@ -26,6 +26,26 @@ ChemicalSystem = Annotated[
     str | None,
     typer.Option("--chemical-system", help="All of these occur and no others, such as Li-Fe-O.", show_default=False),
 ]
+Formula = Annotated[
+    str | None, typer.Option("--formula", help="Whole formula units of this, such as Li2FeO4.", show_default=False)
+]
+Include = Annotated[
+    str | None, typer.Option("--include", help="All of these occur, others may, such as Li-O.", show_default=False)
+]
+Exclude = Annotated[
+    str | None, typer.Option("--exclude", help="None of these occurs, such as Pb-Cd.", show_default=False)
+]
+Counts = Annotated[
+    str | None,
+    typer.Option("--counts", help="Atoms in the cell, such as Fe:2,O:4-8,Li:1- (one or more).", show_default=False),
+]
+SpaceGroupNumber = Annotated[
+    int | None, typer.Option("--space-group", help="1 to 230, built into every step.", show_default=False)
+]
+Symmetric = Annotated[
+    bool | None,
+    typer.Option("--symmetric", help="Space groups and Wyckoff positions as in known crystals.", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by default.", show_default=False)]
 SamplerName = Annotated[
     str | None,
@@ -62,6 +82,12 @@ def generate_command(
     num_atoms: NumAtoms = None,
     elements: Elements = None,
     chemical_system: ChemicalSystem = None,
+    formula: Formula = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    counts: Counts = None,
+    space_group: SpaceGroupNumber = None,
+    symmetric: Symmetric = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
@@ -95,6 +121,12 @@ def generate_command(
             num_atoms=num_atoms,
             elements=elements,
             chemical_system=chemical_system,
+            formula=formula,
+            include=include,
+            exclude=exclude,
+            counts=counts,
+            space_group=space_group,
+            symmetric=symmetric,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,
@@ -111,9 +143,7 @@ def generate_command(
         if as_json:
             typer.echo(json.dumps(manifest.as_dict(), indent=2))
         else:
-            found, drawn = manifest.results["crystals"], manifest.results["drawn"]
-            of_drawn = "" if drawn == settings.num else f", of {drawn} drawn"
-            display.say(f"{found} of {settings.num} crystals{of_drawn}: {out / 'crystals.extxyz'}")
+            display.say(f"{manifest.results['crystals']} of {settings.num} crystals: {out / 'crystals.extxyz'}")
 
 
 @app.command()

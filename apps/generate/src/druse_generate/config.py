@@ -1,12 +1,14 @@
 """How crystals are drawn."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from druse_crystal.settings import override
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
-from druse_guidance import parse_elements
+
+from druse_generate.composition_request import CompositionRequest
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint that ships with this package."""
@@ -86,6 +88,28 @@ SAMPLERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class SymmetryRequest:
+    """Which symmetry a crystal shall have; it is built into every step of the sampler.
+
+    Attributes:
+        space_group: number, 1 to 230; the relaxed crystal may come out in a group that contains it.
+        symmetric: groups and Wyckoff positions as in known crystals, in place of whatever comes.
+    """
+
+    space_group: int | None = None
+    symmetric: bool = False
+
+    def __post_init__(self):
+        if self.space_group is not None and not 1 <= self.space_group <= 230:
+            raise ValueError(f"there is no space group {self.space_group}: give a number from 1 to 230")
+
+    @property
+    def restricts(self) -> bool:
+        """Whether anything was asked for."""
+        return self != SymmetryRequest()
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
     """One run of the generator.
 
@@ -93,9 +117,8 @@ class GenerateConfig:
         num: crystals to draw.
         seed: of all random numbers.
         num_atoms: fewest and most atoms in a cell; None: as in the training data.
-        elements: only these may occur, such as ``Li-Fe-O``; None: all of the training data.
-        chemical_system: all of these occur and no others, such as ``Li-Fe-O``; None: whatever comes.
-        max_draws: for one crystal of a chemical system; after so many without all of its elements it counts as failed.
+        composition: elements and their numbers.
+        symmetry: space group.
         sampler: how to draw.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
             decides speed and memory, not the result.
@@ -104,9 +127,8 @@ class GenerateConfig:
     num: int = 32
     seed: int = 0
     num_atoms: tuple[int, int] | None = None
-    elements: str | None = None
-    chemical_system: str | None = None
-    max_draws: int = 50
+    composition: CompositionRequest = field(default_factory=CompositionRequest)
+    symmetry: SymmetryRequest = field(default_factory=SymmetryRequest)
     sampler: SamplerConfig = SAMPLERS["fast"]
     batch_pairs: int = 12000
 
@@ -117,31 +139,10 @@ class GenerateConfig:
             raise ValueError(f"seed is {self.seed}, it must lie between 0 and 2**63 - 1")
         if self.batch_pairs < 1:
             raise ValueError(f"batch_pairs is {self.batch_pairs}, it must be positive")
-        if self.max_draws < 1:
-            raise ValueError(f"max_draws is {self.max_draws}, it must be at least 1")
-        if self.elements is not None and self.chemical_system is not None:
-            raise ValueError(
-                f"elements {self.elements} and chemical system {self.chemical_system} were asked for at once: give "
-                "elements if only these may occur, or a chemical system if all of them must"
-            )
-        for text in (self.elements, self.chemical_system):
-            if text is not None:
-                parse_elements(text)
         if self.num_atoms is not None and self.num_atoms[0] > self.num_atoms[1]:
             low, high = self.num_atoms
             text = f"{low}-{high}"
             raise ValueError(f"number of atoms is {text!r}: the first number must not be larger than the second")
-
-    @property
-    def allowed(self) -> tuple[int, ...] | None:
-        """Atomic numbers of the elements that may occur; None for all of the training data."""
-        text = self.elements or self.chemical_system
-        return None if text is None else parse_elements(text)
-
-    @property
-    def required(self) -> tuple[int, ...]:
-        """Atomic numbers of the elements that must occur in every crystal."""
-        return () if self.chemical_system is None else parse_elements(self.chemical_system)
 
 
 def parse_num_atoms(text: str) -> tuple[int, int]:
@@ -164,10 +165,8 @@ def with_options(
     num: int | None = None,
     seed: int | None = None,
     num_atoms: str | None = None,
-    elements: str | None = None,
-    chemical_system: str | None = None,
     sampler: str | None = None,
-    **changes: float | None,
+    **changes: str | float | bool | None,
 ) -> GenerateConfig:
     """The settings with those replaced that were given (not None) on the command line.
 
@@ -176,10 +175,9 @@ def with_options(
         num: how many crystals.
         seed: of all random numbers.
         num_atoms: such as ``8`` or ``4-12``.
-        elements: such as ``Li-Fe-O``; wins over a chemical system of the settings.
-        chemical_system: such as ``Li-Fe-O``; wins over elements of the settings.
         sampler: a name of ``SAMPLERS``.
-        changes: single fields of the sampler.
+        changes: single fields of the composition, of the symmetry or of the sampler. Elements, a chemical system or a
+            formula take the place of whichever of the three the settings have.
 
     Raises:
         ValueError: names the word that makes no sense.
@@ -187,12 +185,22 @@ def with_options(
     if sampler is not None and sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
     chosen = config.sampler if sampler is None else SAMPLERS[sampler]
-    if elements is not None or chemical_system is not None:
-        config = replace(config, elements=elements, chemical_system=chemical_system)
+
+    def those_of(section: CompositionRequest | SymmetryRequest | SamplerConfig) -> dict[str, Any]:
+        return {f.name: changes[f.name] for f in fields(section) if changes.get(f.name) is not None}
+
+    composition = those_of(config.composition)
+    if composition.keys() & _ALTERNATIVES:
+        composition = dict.fromkeys(_ALTERNATIVES) | composition
     return override(
         config,
         num=num,
         seed=seed,
         num_atoms=None if num_atoms is None else parse_num_atoms(num_atoms),
-        sampler=override(chosen, **changes),
+        composition=replace(config.composition, **composition),
+        symmetry=replace(config.symmetry, **those_of(config.symmetry)),
+        sampler=replace(chosen, **those_of(chosen)),
     )
+
+
+_ALTERNATIVES = {"elements", "chemical_system", "formula"}

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
 from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.batch import size_buckets
-from druse_diffusion import RandomStreams, ScoreModel, sample
-from druse_guidance import AllowedElements, RequiredElements
+from druse_crystal.dataset import load_embedded
+from druse_crystal.site_symmetry import SiteSymmetry
+from druse_diffusion import AbsorbingD3PM, RandomStreams, ReverseProcess, ScoreModel, sample
+from druse_guidance import AllowedElements, CountedSpecies, RequiredElements, SymmetricProcess, first_atoms
 from druse_scores import Checkpoint
 
 from druse_generate.config import GenerateConfig
+from druse_generate.known_sites import KnownSites
 
 _SIZES = 1 << 31  # added to the index of a crystal, so that sizes and noise use different numbers
-_REPEAT = 1 << 32  # added for every draw before, so that each has numbers of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +26,13 @@ class Draw:
 
     Attributes:
         index: its number in the run; together with the seed it decides the crystal.
-        crystal: None when the network's output is no crystal, or never held all elements asked for.
+        crystal: None when the network's output is no crystal.
         message: why not.
-        draws: how many crystals were drawn for it; more than one only for a chemical system.
     """
 
     index: int
     crystal: Crystal | None
     message: str = ""
-    draws: int = 1
 
 
 def restricted_model(checkpoint: Checkpoint, config: GenerateConfig) -> ScoreModel:
@@ -40,17 +41,17 @@ def restricted_model(checkpoint: Checkpoint, config: GenerateConfig) -> ScoreMod
     Raises:
         ValueError: for an element that no training crystal held, or too many at once.
     """
-    allowed = checkpoint.elements if config.allowed is None else config.allowed
+    allowed = config.composition.allowed(checkpoint.elements)
     model = AllowedElements(checkpoint.network, allowed, known=checkpoint.elements)
-    return RequiredElements(model, config.required) if config.required else model
+    return RequiredElements(model, required) if (required := config.composition.required) else model
 
 
 def allowed_sizes(checkpoint: Checkpoint, config: GenerateConfig) -> np.ndarray:
-    """Numbers of atoms that a crystal may have, rising: of the training data, within the bounds, enough for a system.
+    """Numbers of atoms that a crystal may have, rising: of the training data, within the bounds, for the composition.
 
     Raises:
-        ValueError: if the bounds leave those of the training data, or lie between two of them, or no number is enough
-            for the elements that must occur.
+        ValueError: if the bounds leave those of the training data, or lie between two of them, or no number is right
+            for the composition.
     """
     sizes = sorted(checkpoint.num_atoms)
     low, high = config.num_atoms or (sizes[0], sizes[-1])
@@ -65,37 +66,60 @@ def allowed_sizes(checkpoint: Checkpoint, config: GenerateConfig) -> np.ndarray:
             f"no crystal of the training data has {_range(low, high)} atoms: ask for a range with one of "
             f"{', '.join(map(str, sizes))}"
         )
-    if allowed[-1] < (needed := len(config.required)):
-        raise ValueError(
-            f"a crystal of {config.chemical_system} has at least {needed} atoms, and at most {allowed[-1]} were asked "
-            "for: allow more atoms or ask for fewer elements"
-        )
-    return np.array([n for n in allowed if n >= needed])
+    return np.array(config.composition.sizes(allowed))
+
+
+@cache
+def embedded_sites() -> KnownSites:
+    """The arrangements of sites of the embedded crystals."""
+    return KnownSites(load_embedded().crystals)
+
+
+def allowed_sites(checkpoint: Checkpoint, config: GenerateConfig) -> list[SiteSymmetry]:
+    """Arrangements of sites that a crystal may have, of known crystals; none if no symmetry was asked for.
+
+    Raises:
+        ValueError: if there is none that can hold the composition; says what there is.
+    """
+    if not config.symmetry.restricts:
+        return []
+
+    def holds(sites: SiteSymmetry) -> bool:
+        bounds = config.composition.bounds(sites.num_atoms)
+        return bounds is None or bounds.possible(sites.orbit_sizes)
+
+    sizes = allowed_sizes(checkpoint, config).tolist()
+    return embedded_sites().select(sizes, space_group=config.symmetry.space_group, accept=holds)
 
 
 def _range(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def draw_sizes(
-    checkpoint: Checkpoint, config: GenerateConfig, indices: Sequence[int], *, repeat: int = 0
-) -> np.ndarray:
+def draw_sizes(checkpoint: Checkpoint, config: GenerateConfig, indices: Sequence[int]) -> np.ndarray:
     """Number of atoms of each crystal, from the training distribution within the bounds.
 
     Args:
         checkpoint: the model.
         config: seed and bounds.
         indices: of the crystals.
-        repeat: how often each was drawn before.
 
     Raises:
         ValueError: if no training crystal has a number of atoms within the bounds.
     """
     allowed = allowed_sizes(checkpoint, config)
     weights = np.array([checkpoint.num_atoms[n] for n in allowed], dtype=float)
-    streams = RandomStreams(config.seed, torch.tensor(indices) + _SIZES + repeat * _REPEAT)
-    uniform = streams.crystal_uniform(1).squeeze(-1).double().numpy()
-    return allowed[np.searchsorted(np.cumsum(weights / weights.sum())[:-1], uniform)]
+    return allowed[np.searchsorted(np.cumsum(weights / weights.sum())[:-1], _uniform(config, indices))]
+
+
+def draw_sites(config: GenerateConfig, indices: Sequence[int], allowed: Sequence[SiteSymmetry]) -> list[SiteSymmetry]:
+    """The arrangement of sites of each crystal, all known ones equally likely."""
+    return [allowed[int(u * len(allowed))] for u in _uniform(config, indices)]
+
+
+def _uniform(config: GenerateConfig, indices: Sequence[int]) -> np.ndarray:
+    streams = RandomStreams(config.seed, torch.tensor(indices, dtype=torch.long) + _SIZES)
+    return streams.crystal_uniform(1).squeeze(-1).double().numpy()
 
 
 def generate(
@@ -107,9 +131,8 @@ def generate(
 ) -> Iterator[list[Draw]]:
     """Draw ``config.num`` crystals; each batch is yielded as soon as it is ready.
 
-    A crystal depends on the seed, its index, the checkpoint, the sampler and the elements asked for, and, up to
-    rounding, not on the batch. One that lacks an element of the chemical system is drawn again, number of atoms and
-    all, from other random numbers.
+    A crystal depends on the seed, its index, the checkpoint, the sampler and what was asked for, and, up to rounding,
+    not on the batch.
 
     Args:
         checkpoint: the model.
@@ -121,86 +144,70 @@ def generate(
         ValueError: if the model does not know the numbers of atoms or the elements asked for.
     """
     model = restricted_model(checkpoint, config)
-    waiting = np.array([i for i in range(config.num) if i not in skip], dtype=np.int64)
-    done = 0
-
-    def tell(fraction: float) -> None:
-        if on_progress is not None:
-            on_progress(done + fraction)
-
-    for repeat in range(config.max_draws):
-        missing: list[int] = []
-        for indices, drawn in _batches(checkpoint, model, config, waiting, repeat, tell):
-            draws = [_as_draw(int(index), drawn.select([row]), draws=repeat + 1) for row, index in enumerate(indices)]
-            if repeat + 1 < config.max_draws:
-                missing += [draw.index for draw in draws if not _complete(draw, config)]
-                draws = [draw for draw in draws if _complete(draw, config)]
-            else:
-                draws = [draw if _complete(draw, config) else _given_up(draw, config) for draw in draws]
-            done += len(draws)
-            tell(0)
-            if draws:
-                yield draws
-        waiting = np.array(sorted(missing), dtype=np.int64)
-        if not len(waiting):
-            return
-
-
-def _batches(
-    checkpoint: Checkpoint,
-    model: ScoreModel,
-    config: GenerateConfig,
-    indices: np.ndarray,
-    repeat: int,
-    tell: Callable[[float], None],
-) -> Iterator[tuple[np.ndarray, CrystalBatch]]:
-    """Indices and crystals, one batch after the other."""
-    sizes = draw_sizes(checkpoint, config, indices.tolist(), repeat=repeat) if len(indices) else np.empty(0, int)
+    indices = np.array([i for i in range(config.num) if i not in skip], dtype=np.int64)
+    if not len(indices):
+        return
+    if allowed := allowed_sites(checkpoint, config):
+        sites = draw_sites(config, indices.tolist(), allowed)
+        sizes = np.array([s.num_atoms for s in sites])
+    else:
+        sites, sizes = [], draw_sizes(checkpoint, config, indices.tolist())
     times = config.sampler.times
     device = next(checkpoint.network.parameters()).device
+    done = 0
     for batch in size_buckets(sizes, pair_budget=config.batch_pairs):
+
+        def on_step(step: int, _: CrystalBatch, before: int = done, size: int = len(batch)) -> None:
+            if on_progress is not None:
+                on_progress(before + size * (step + 1) / (len(times) - 1))
+
+        here = [sites[i] for i in batch] if sites else []
         num_atoms = torch.tensor(sizes[batch], device=device)
-        total = int(num_atoms.sum())
-        template = CrystalBatch(
-            lattice=torch.eye(3, device=device).expand(len(batch), 3, 3),
-            frac_coords=torch.zeros(total, 3, device=device),
-            atomic_numbers=torch.ones(total, dtype=torch.long, device=device),
-            num_atoms=num_atoms,
+        drawn = sample(
+            restricted_process(config, sizes[batch].tolist(), here, device=device),
+            model,
+            _template(num_atoms),
+            times=times,
+            n_corrector_steps=config.sampler.corrector_steps,
+            generator=RandomStreams(config.seed, torch.tensor(indices[batch]), device=device),
+            on_step=on_step,
         )
-
-        def on_step(step: int, _: CrystalBatch, size: int = len(batch)) -> None:
-            if not config.required:  # nobody knows how many of these will be kept
-                tell(size * (step + 1) / (len(times) - 1))
-
-        streams = torch.tensor(indices[batch]) + repeat * _REPEAT
-        yield (
-            indices[batch],
-            sample(
-                config.sampler.process,
-                model,
-                template,
-                times=times,
-                n_corrector_steps=config.sampler.corrector_steps,
-                generator=RandomStreams(config.seed, streams, device=device),
-                on_step=on_step,
-            ),
-        )
+        done += len(batch)
+        yield [_as_draw(int(index), drawn.select([row])) for row, index in enumerate(indices[batch])]
 
 
-def _as_draw(index: int, one: CrystalBatch, *, draws: int) -> Draw:
+def restricted_process(
+    config: GenerateConfig, sizes: Sequence[int], sites: Sequence[SiteSymmetry], *, device: torch.device
+) -> ReverseProcess:
+    """The sampler's process, held to numbers of atoms and to sites.
+
+    Args:
+        config: what was asked for.
+        sizes: number of atoms of each crystal of the batch.
+        sites: of each crystal; none if no symmetry was asked for.
+        device: where the batch is.
+    """
+    process = config.sampler.process
+    bounds = [bound for n in sizes if (bound := config.composition.bounds(n)) is not None]
+    if bounds:
+        assert isinstance(process.species, AbsorbingD3PM)
+        orbit = first_atoms(sites, device=device) if sites else None
+        process = replace(process, species=CountedSpecies(species=process.species, bounds=bounds, orbit=orbit))
+    return SymmetricProcess(process, sites, device=device) if sites else process
+
+
+def _template(num_atoms: torch.Tensor) -> CrystalBatch:
+    total, device = int(num_atoms.sum()), num_atoms.device
+    return CrystalBatch(
+        lattice=torch.eye(3, device=device).expand(len(num_atoms), 3, 3),
+        frac_coords=torch.zeros(total, 3, device=device),
+        atomic_numbers=torch.ones(total, dtype=torch.long, device=device),
+        num_atoms=num_atoms,
+    )
+
+
+def _as_draw(index: int, one: CrystalBatch) -> Draw:
     try:
-        return Draw(index=index, crystal=one.to_crystals()[0], draws=draws)
+        return Draw(index=index, crystal=one.to_crystals()[0])
     except ValueError as error:
-        return Draw(index=index, crystal=None, message=str(error), draws=draws)
-
-
-def _complete(draw: Draw, config: GenerateConfig) -> bool:
-    """Whether nothing is missing that drawing again could bring."""
-    if not config.required:
-        return True
-    return draw.crystal is not None and set(config.required) <= set(draw.crystal.atomic_numbers.tolist())
-
-
-def _given_up(draw: Draw, config: GenerateConfig) -> Draw:
-    sentence = f"none of {draw.draws} draws holds all of {config.chemical_system}"
-    return replace(draw, crystal=None, message=sentence)
+        return Draw(index=index, crystal=None, message=str(error))

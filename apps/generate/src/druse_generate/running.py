@@ -13,10 +13,10 @@ from druse_crystal.manifest import Manifest, file_hash
 from druse_scores import load_checkpoint
 
 from druse_generate.config import GenerateConfig
-from druse_generate.generating import Draw, allowed_sizes, generate, restricted_model
+from druse_generate.generating import Draw, allowed_sites, allowed_sizes, generate, restricted_model
 
-RESTRICTIONS = ("elements", "chemical_system", "max_draws")
-"""Settings that decide a run only if it is restricted, so that they do not end runs begun without them."""
+REQUESTS = ("composition", "symmetry")
+"""Sections that decide a run only if something was asked for, so that they do not end runs begun without them."""
 
 
 def draw_into(
@@ -31,14 +31,14 @@ def draw_into(
         ValueError: if the checkpoint is broken, the request impossible, or the folder holds another run.
     """
     checkpoint = load_checkpoint(model, device=device)
-    allowed_sizes(checkpoint, config)  # refuses the impossible before there is a folder
-    restricted_model(checkpoint, config)
+    restricted_model(checkpoint, config)  # refuses the impossible before there is a folder
+    allowed_sizes(checkpoint, config)
+    allowed_sites(checkpoint, config)
     model_hash = file_hash(model / "weights.safetensors")
     settings = asdict(config) | {"model": model_hash}
     # more crystals of the same run, or another batch size, give the same crystals
-    decisive = {name: value for name, value in settings.items() if name not in ("num", "batch_pairs", *RESTRICTIONS)}
-    if config.allowed is not None:
-        decisive |= {name: settings[name] for name in RESTRICTIONS}
+    left_out = {"num", "batch_pairs", *(name for name in REQUESTS if not getattr(config, name).restricts)}
+    decisive = {name: value for name, value in settings.items() if name not in left_out}
     folder = writable_folder(folder)
     journal = Journal(folder / "generated.jsonl", "generated crystals", decisive)
     draws = {
@@ -46,7 +46,6 @@ def draw_into(
             index=line["index"],
             crystal=crystal_from_json(line["crystal"]),
             message=line["message"],
-            draws=line.get("draws", 1),
         )
         for line in journal.lines
         if line["index"] < config.num
@@ -65,10 +64,8 @@ def draw_into(
     with manifest.stage("generation"):
         for batch in generate(checkpoint, config, skip=frozenset(draws), on_progress=tell):
             for draw in batch:
-                line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
-                journal.keep(line if draw.draws == 1 else line | {"draws": draw.draws})
+                journal.keep({"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message})
                 draws[draw.index] = draw
-    manifest.results["drawn"] = sum(draw.draws for draw in draws.values())
     return [draws[i] for i in range(config.num)]
 
 

@@ -27,7 +27,12 @@ def symmetric_form(lattice: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     The polar decomposition ``L = S R`` keeps all lengths and angles (``S S^T = L L^T``) and drops the rotation ``R``;
     fractional coordinates stay as they are. MatterGen (arXiv:2312.03687), appendix A.5.
     """
-    eigenvalues, eigenvectors = torch.linalg.eigh(lattice @ lattice.mT)
+    return metric_root(lattice @ lattice.mT)
+
+
+def metric_root(metric: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
+    """The symmetric lattice in Å that has this metric tensor (dot products of the lattice vectors, Å²)."""
+    eigenvalues, eigenvectors = torch.linalg.eigh(metric)
     root = eigenvalues.clamp_min(0).sqrt()
     return (eigenvectors * root.unsqueeze(-2)) @ eigenvectors.mT
 

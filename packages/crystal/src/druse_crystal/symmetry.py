@@ -161,7 +161,12 @@ def _searchable(crystal: Crystal) -> bool:
 
 
 def _dataset(crystal: Crystal, symprec: float, angle_tolerance: float):
-    crystal = niggli(crystal)  # spglib needs a compact cell; the space group does not depend on it
+    # spglib needs a compact cell; the space group does not depend on it
+    return spglib_dataset(niggli(crystal), symprec=symprec, angle_tolerance=angle_tolerance)
+
+
+def spglib_dataset(crystal: Crystal, *, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE):
+    """What spglib finds in the crystal's own cell (``spglib.SpglibDataset``); None when it finds nothing."""
     if not _searchable(crystal):
         return None
     cell = (crystal.lattice.tolist(), crystal.frac_coords.tolist(), crystal.atomic_numbers.tolist())

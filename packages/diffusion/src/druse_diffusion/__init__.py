@@ -3,7 +3,7 @@
 from druse_diffusion.coordinates import WrappedVE
 from druse_diffusion.corruption import Corruption, Fixed
 from druse_diffusion.lattice import LatticeVP
-from druse_diffusion.process import CrystalProcess
+from druse_diffusion.process import CrystalProcess, ReverseProcess
 from druse_diffusion.random import RandomStreams
 from druse_diffusion.sampling import fast_times, sample, uniform_times
 from druse_diffusion.score import Conditions, Prediction, ScoreModel
@@ -24,6 +24,7 @@ __all__ = [
     "LossWeights",
     "Prediction",
     "RandomStreams",
+    "ReverseProcess",
     "ScoreModel",
     "TimeDistribution",
     "WrappedVE",

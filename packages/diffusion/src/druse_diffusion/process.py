@@ -1,6 +1,7 @@
 """The three corruptions of a crystal together."""
 
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from druse_crystal import CrystalBatch
 from jaxtyping import Float
@@ -12,6 +13,33 @@ from druse_diffusion.lattice import LatticeVP
 from druse_diffusion.random import RandomStreams
 from druse_diffusion.score import Prediction
 from druse_diffusion.species import AbsorbingD3PM
+
+
+@runtime_checkable
+class ReverseProcess(Protocol):
+    """What ``sample`` runs: ``CrystalProcess``, or a wrapper that holds it to something."""
+
+    def prior(self, template: CrystalBatch, *, generator: RandomStreams) -> CrystalBatch:
+        """Draw crystals at t = 1."""
+        ...
+
+    def denoise(
+        self,
+        prediction: Prediction,
+        noisy: CrystalBatch,
+        t: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        *,
+        generator: RandomStreams,
+    ) -> CrystalBatch:
+        """Draw x_s given x_t, s < t."""
+        ...
+
+    def correct(
+        self, prediction: Prediction, noisy: CrystalBatch, t: Float[Tensor, " b"], *, generator: RandomStreams
+    ) -> CrystalBatch:
+        """One corrector step at constant t."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

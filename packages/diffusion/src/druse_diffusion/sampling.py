@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from druse_crystal import CrystalBatch
 
-from druse_diffusion.process import CrystalProcess
+from druse_diffusion.process import ReverseProcess
 from druse_diffusion.random import RandomStreams
 from druse_diffusion.score import Conditions, ScoreModel
 
@@ -30,7 +30,7 @@ def fast_times(n_steps: int) -> list[float]:
 
 @torch.no_grad()
 def sample(
-    process: CrystalProcess,
+    process: ReverseProcess,
     model: ScoreModel,
     template: CrystalBatch,
     *,
@@ -46,7 +46,7 @@ def sample(
     the next time; each of these asks the network once.
 
     Args:
-        process: the process that the network was trained for.
+        process: the process that the network was trained for, or any wrapper of it.
         model: the network, or any wrapper of it.
         template: gives the numbers of atoms, and the values of ``Fixed`` fields.
         times: falling from 1 to 0.

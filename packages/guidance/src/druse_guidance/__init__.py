@@ -1,6 +1,17 @@
-"""Wrappers that steer a score model; a wrapped model is a model."""
+"""Wrappers that steer a score model or hold a process to something; a wrapped model is a model, a process a process."""
 
 from druse_guidance.allowed_elements import AllowedElements, parse_elements
+from druse_guidance.counted_species import CountedSpecies
+from druse_guidance.element_counts import ElementCounts
 from druse_guidance.required_elements import RequiredElements
+from druse_guidance.symmetric_process import SymmetricProcess, first_atoms
 
-__all__ = ["AllowedElements", "RequiredElements", "parse_elements"]
+__all__ = [
+    "AllowedElements",
+    "CountedSpecies",
+    "ElementCounts",
+    "RequiredElements",
+    "SymmetricProcess",
+    "first_atoms",
+    "parse_elements",
+]

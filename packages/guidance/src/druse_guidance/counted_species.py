@@ -1,0 +1,163 @@
+"""Species whose numbers of atoms are bounded: a reverse process that never leaves what is still possible."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from ase.data import chemical_symbols
+from druse_diffusion import MASK, NUM_ELEMENTS, AbsorbingD3PM, Corruption, RandomStreams
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from druse_guidance.element_counts import ElementCounts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CountedSpecies(Corruption):
+    """Absorbing diffusion of species in which every finished crystal keeps its bounds, with any network.
+
+    Which atoms are revealed, and when, is the business of the wrapped process. The elements of those that a step
+    reveals are then chosen one after the other, each from the predicted distribution over the elements that leave the
+    others a way to comply. The last masked atoms take what is missing, so nothing has to be rejected.
+
+    Attributes:
+        species: what is wrapped.
+        bounds: for each crystal of the batch.
+        orbit: (n,) for each atom the first atom of its orbit; atoms of one orbit are revealed together and are of one
+            element. None: every atom is alone.
+
+    Raises:
+        ValueError: from ``prior``, if no choice of elements keeps a crystal's bounds.
+    """
+
+    species: AbsorbingD3PM
+    bounds: Sequence[ElementCounts]
+    orbit: Int[Tensor, " n"] | None = None
+
+    def prior(self, num_atoms: Int[Tensor, " b"], *, generator: RandomStreams) -> Int[Tensor, " n"]:
+        """All atoms masked."""
+        if len(self.bounds) != len(num_atoms):
+            raise ValueError(f"there are bounds for {len(self.bounds)} crystals, the batch has {len(num_atoms)}")
+        for bounds, orbits in zip(self.bounds, self._orbits(num_atoms), strict=True):
+            sizes = [len(orbit) for orbit in orbits]
+            if not bounds.possible(sizes):
+                raise ValueError(_impossible(bounds, sizes))
+        return self.species.prior(num_atoms, generator=generator)
+
+    def corrupt(
+        self, x0: Int[Tensor, " n"], t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"], *, generator: RandomStreams
+    ) -> Int[Tensor, " n"]:
+        """As the wrapped process."""
+        return self.species.corrupt(x0, t, num_atoms, generator=generator)
+
+    def loss(
+        self,
+        prediction: Float[Tensor, "n k"],
+        x0: Int[Tensor, " n"],
+        x_t: Int[Tensor, " n"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> Float[Tensor, " b"]:
+        """As the wrapped process."""
+        return self.species.loss(prediction, x0, x_t, t, num_atoms)
+
+    def denoise(
+        self,
+        prediction: Float[Tensor, "n k"],
+        x_t: Int[Tensor, " n"],
+        t: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+        *,
+        generator: RandomStreams,
+    ) -> Int[Tensor, " n"]:
+        """Reveal as the wrapped process does, and choose among what is possible."""
+        x_s = self.species.denoise(prediction, x_t, t, s, num_atoms, generator=generator)
+        return self._chosen(prediction, x_t, x_s, num_atoms, generator)
+
+    def correct(
+        self,
+        prediction: Float[Tensor, "n k"],
+        x_t: Int[Tensor, " n"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+        *,
+        generator: RandomStreams,
+    ) -> Int[Tensor, " n"]:
+        """Hide and reveal as the wrapped process does, and choose among what is possible."""
+        after = self.species.correct(prediction, x_t, t, num_atoms, generator=generator)
+        return self._chosen(prediction, x_t, after, num_atoms, generator)
+
+    def _chosen(
+        self,
+        logits: Float[Tensor, "n k"],
+        before: Int[Tensor, " n"],
+        after: Int[Tensor, " n"],
+        num_atoms: Int[Tensor, " b"],
+        generator: RandomStreams,
+    ) -> Int[Tensor, " n"]:
+        """``after``, with the elements of what was masked ``before`` chosen within the bounds."""
+        uniform = generator.atom_uniform(num_atoms, 2).double().tolist()
+        revealed = ((before == MASK) & (after != MASK)).tolist()
+        numbers = after.tolist()
+        if not any(revealed):
+            return after
+        probabilities = (logits[:, :NUM_ELEMENTS].double() / self.species.temperature).softmax(-1).cpu()
+        for bounds, orbits in zip(self.bounds, self._orbits(num_atoms), strict=True):
+            fresh = sorted((o for o in orbits if revealed[o[0]]), key=lambda orbit: uniform[orbit[0]][0])
+            open_sizes = [len(o) for o in orbits if numbers[o[0]] == MASK] + [len(o) for o in fresh]
+            have = Counter(numbers[i] for o in orbits if not revealed[o[0]] for i in o if numbers[i] != MASK)
+            for orbit in fresh:
+                open_sizes.remove(len(orbit))
+                named, others = bounds.choices(have, len(orbit), open_sizes)
+                z = _draw(probabilities[orbit[0]], named, others, bounds.named, uniform[orbit[0]][1])
+                have[z] += len(orbit)
+                for i in orbit:
+                    numbers[i] = z
+        return torch.tensor(numbers, device=after.device)
+
+    def _orbits(self, num_atoms: Int[Tensor, " b"]) -> list[list[list[int]]]:
+        """For each crystal its orbits, each as positions of atoms in the batch."""
+        ends = num_atoms.cumsum(0).tolist()
+        first = list(range(ends[-1])) if self.orbit is None else self.orbit.tolist()
+        crystals = []
+        for end, size in zip(ends, num_atoms.tolist(), strict=True):
+            members: dict[int, list[int]] = {}
+            for atom in range(end - size, end):
+                members.setdefault(first[atom], []).append(atom)
+            crystals.append(list(members.values()))
+        return crystals
+
+
+def _draw(
+    probabilities: Float[Tensor, " k"],
+    named: tuple[int, ...],
+    others: bool,
+    bounded: tuple[int, ...],
+    uniform: float,
+) -> int:
+    """An atomic number of those that are possible; evenly among them where the model gives none of them a chance."""
+    possible = torch.zeros(NUM_ELEMENTS, dtype=torch.bool)
+    if others:
+        possible[:] = True
+        possible[[z - 1 for z in bounded]] = False
+    possible[[z - 1 for z in named]] = True
+    weights = probabilities * possible
+    if not weights.sum() > 0:
+        weights = possible.double()
+    cumulative = weights.cumsum(0)
+    return min(int(torch.searchsorted(cumulative, uniform * cumulative[-1])) + 1, NUM_ELEMENTS)
+
+
+def _impossible(bounds: ElementCounts, sizes: list[int]) -> str:
+    def counts(numbers) -> str:
+        return ", ".join(f"{count} {chemical_symbols[z]}" for z, count in numbers.items())
+
+    wishes = [
+        f"{word} {counts(numbers)}"
+        for word, numbers in (("at least", bounds.least), ("at most", bounds.most))
+        if numbers
+    ]
+    places = "" if max(sizes) == 1 else f" that come in groups of {', '.join(map(str, sorted(sizes, reverse=True)))}"
+    return f"no crystal of {sum(sizes)} atoms{places} has {' and '.join(wishes)}: ask for other numbers of atoms"
