@@ -11,7 +11,8 @@ from druse_crystal.settings import read_settings
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, uniform_times
 from druse_generate.cli import app
 from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, with_options
-from druse_generate.generating import draw_sizes, generate
+from druse_generate.generating import generate
+from druse_generate.planning import check
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 
@@ -79,10 +80,14 @@ def test_options_win_over_settings(tmp_path):
 
 def test_sizes_follow_the_training_data(model):
     checkpoint = load_checkpoint(model)
-    sizes = draw_sizes(checkpoint, GenerateConfig(num=4000), range(4000))
+
+    def drawn(config, number):
+        return np.array([plan.num_atoms for plan in check(checkpoint, config).plans(range(number))])
+
+    sizes = drawn(GenerateConfig(), 4000)
     for n, count in checkpoint.num_atoms.items():
         assert (sizes == n).mean() == pytest.approx(count / 100, abs=0.03)
-    assert set(draw_sizes(checkpoint, GenerateConfig(num_atoms=(2, 4)), range(50)).tolist()) <= {2, 4}
+    assert set(drawn(GenerateConfig(num_atoms=(2, 4)), 50).tolist()) <= {2, 4}
 
 
 def test_files_and_continuation(model, tmp_path):

@@ -11,7 +11,8 @@ from druse_crystal.symmetry import space_group
 from druse_generate.cli import app
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import GenerateConfig, SamplerConfig, SymmetryRequest, with_options
-from druse_generate.generating import allowed_sizes, generate
+from druse_generate.generating import generate
+from druse_generate.planning import check
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 
@@ -145,7 +146,7 @@ def test_settings_and_options(tmp_path, model):
     assert changed.composition.allowed(()) == changed.composition.required == (NA, 17)
     assert changed.composition.exclude == "Fe"
     assert with_options(settings, num=5).composition == settings.composition
-    assert allowed_sizes(load_checkpoint(model), changed).tolist() == [2, 4, 6]
+    assert check(load_checkpoint(model), changed).sizes == (2, 4, 6)
     assert with_options(settings, symmetric=True, space_group=62).symmetry == SymmetryRequest(
         space_group=62, symmetric=True
     )

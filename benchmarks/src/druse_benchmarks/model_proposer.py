@@ -12,7 +12,8 @@ from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import file_hash
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import MODEL, GenerateConfig, SamplerConfig
-from druse_generate.generating import allowed_sizes, generate, restricted_model
+from druse_generate.generating import generate, restricted_model
+from druse_generate.planning import check
 from druse_scores import load_checkpoint
 from pymatgen.core import Element
 
@@ -64,8 +65,7 @@ class ModelProposer:
         """
         wanted = Target.parse(target) if target else None
         config = self.settings(wanted, seed)
-        allowed_sizes(self.checkpoint, config)
-        restricted_model(self.checkpoint, config)
+        restricted_model(self.checkpoint, check(self.checkpoint, config))
         found = barren = 0
         blocks = self._blocks(config, wanted, target)
         while found < n:

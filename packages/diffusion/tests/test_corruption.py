@@ -263,3 +263,21 @@ def test_fixed_field_stays():
     assert float(fixed.loss(x0, x0, x0, t, n)) == 0
     with pytest.raises(ValueError, match="template"):
         CrystalProcess(species=fixed).species.prior(n, generator=generator)
+
+
+@pytest.mark.parametrize("process", [WrappedVE(), LatticeVP(), AbsorbingD3PM(), Fixed()])
+def test_the_target_is_what_costs_nothing(process):
+    """The loss of its own target is zero (of species: of certainty), and larger for anything else."""
+    n = NUM_ATOMS.repeat(50)
+    generator = torch.Generator().manual_seed(0)
+    x0 = {
+        LatticeVP: 4 * torch.eye(3) + symmetric_form(torch.randn(len(n), 3, 3, generator=generator)),
+        AbsorbingD3PM: torch.randint(1, 90, (int(n.sum()),), generator=generator),
+    }.get(type(process), torch.rand(int(n.sum()), 3, generator=generator))
+    t = torch.rand(len(n), generator=generator)
+    x_t = process.corrupt(x0, t, n, generator=RandomStreams(0, range(len(n))))
+    target = process.target(x0, x_t, t, n)
+    assert process.loss(target, x0, x_t, t, n).abs().max() < 1e-5
+    if not isinstance(process, Fixed):
+        noise = torch.randn(target.shape, generator=generator) * (200 if isinstance(process, AbsorbingD3PM) else 1)
+        assert (process.loss(target + noise, x0, x_t, t, n) > 1e-3).float().mean() > 0.9

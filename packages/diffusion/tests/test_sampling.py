@@ -109,3 +109,47 @@ def test_times_must_fall_from_one_to_zero():
     for times in ([1.0], [1.0, 0.5], [0.9, 0.0], [1.0, 0.2, 0.4, 0.0]):
         with pytest.raises(ValueError, match="fall from 1 to 0"):
             draw(Oracle(0.0, 0.0), times=times, correctors=0, crystals=2)
+
+
+def test_variations_stay_as_near_as_the_time_they_start_at():
+    """Of crystals far apart, the way back from an early time leads to where it started, from a late one anywhere."""
+    crystals = 200
+    oracle = Oracle(0.2, 0.1)
+    n = torch.full((crystals,), 3)
+    start = CrystalBatch(
+        lattice=LATTICE.expand(crystals, 3, 3),
+        frac_coords=(FRAC_COORDS + 0.15).repeat(crystals, 1),
+        atomic_numbers=torch.tensor([8, 26, 26]).repeat(crystals),
+        num_atoms=n,
+    )
+    moved = []
+    for time in (0.05, 0.5, 1.0):
+        times = [time * (1 - i / 100) for i in range(100)] + [0.0]
+        streams = RandomStreams(0, range(crystals))
+        process = CrystalProcess(lattice=LATTICES, frac_coords=COORDS)
+        drawn = sample(process, oracle, start, times=times, start=start, generator=streams)
+        difference = drawn.frac_coords - start.frac_coords
+        moved.append(float((difference - difference.round()).norm(dim=-1).mean()))
+    assert moved[0] < 0.05 < moved[1] < moved[2]
+    afresh = draw(oracle, times=uniform_times(100), correctors=0, crystals=crystals)
+    difference = afresh.frac_coords - start.frac_coords
+    assert abs(moved[2] - float((difference - difference.round()).norm(dim=-1).mean())) < 0.03
+
+
+def test_a_start_may_be_noised_to_any_time_up_to_one():
+    template = CrystalBatch(
+        lattice=LATTICE[None],
+        frac_coords=FRAC_COORDS,
+        atomic_numbers=torch.tensor([8, 26, 8]),
+        num_atoms=torch.tensor([3]),
+    )
+    for times in ([1.2, 0.0], [0.3, 0.4, 0.0], [0.3, 0.1]):
+        with pytest.raises(ValueError, match="fall from 1 to 0"):
+            sample(
+                CrystalProcess(),
+                Oracle(0.1, 0.1),
+                template,
+                times=times,
+                start=template,
+                generator=RandomStreams(0, range(1)),
+            )

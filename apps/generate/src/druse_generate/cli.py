@@ -46,6 +46,26 @@ Symmetric = Annotated[
     bool | None,
     typer.Option("--symmetric", help="Space groups and Wyckoff positions as in known crystals.", show_default=False),
 ]
+SeedStructure = Annotated[
+    Path | None,
+    typer.Option("--seed-structure", help="A structure to start from (CIF, POSCAR, ...).", show_default=False),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        help="Of that structure, with commas: lattice, coordinates, species, species:O, sites:0-3.",
+        show_default=False,
+    ),
+]
+Substitute = Annotated[
+    str | None,
+    typer.Option("--substitute", help="Fe:2:Mn-Co: Mn or Co on two Fe sites of that structure.", show_default=False),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", help="Variations of that structure: 0.1 near, 1 any.", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by default.", show_default=False)]
 SamplerName = Annotated[
     str | None,
@@ -88,6 +108,10 @@ def generate_command(
     counts: Counts = None,
     space_group: SpaceGroupNumber = None,
     symmetric: Symmetric = None,
+    seed_structure: SeedStructure = None,
+    keep: Keep = None,
+    substitute: Substitute = None,
+    strength: Strength = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
@@ -127,6 +151,10 @@ def generate_command(
             counts=counts,
             space_group=space_group,
             symmetric=symmetric,
+            seed_structure=seed_structure,
+            keep=keep,
+            substitute=substitute,
+            strength=strength,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,

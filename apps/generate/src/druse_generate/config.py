@@ -9,6 +9,7 @@ from druse_crystal.settings import override
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
 
 from druse_generate.composition_request import CompositionRequest
+from druse_generate.seed_request import SeedRequest
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint that ships with this package."""
@@ -119,6 +120,7 @@ class GenerateConfig:
         num_atoms: fewest and most atoms in a cell; None: as in the training data.
         composition: elements and their numbers.
         symmetry: space group.
+        seed_structure: a structure to start from.
         sampler: how to draw.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
             decides speed and memory, not the result.
@@ -129,6 +131,7 @@ class GenerateConfig:
     num_atoms: tuple[int, int] | None = None
     composition: CompositionRequest = field(default_factory=CompositionRequest)
     symmetry: SymmetryRequest = field(default_factory=SymmetryRequest)
+    seed_structure: SeedRequest = field(default_factory=SeedRequest)
     sampler: SamplerConfig = SAMPLERS["fast"]
     batch_pairs: int = 12000
 
@@ -166,6 +169,7 @@ def with_options(
     seed: int | None = None,
     num_atoms: str | None = None,
     sampler: str | None = None,
+    seed_structure: Path | None = None,
     **changes: str | float | bool | None,
 ) -> GenerateConfig:
     """The settings with those replaced that were given (not None) on the command line.
@@ -176,8 +180,9 @@ def with_options(
         seed: of all random numbers.
         num_atoms: such as ``8`` or ``4-12``.
         sampler: a name of ``SAMPLERS``.
-        changes: single fields of the composition, of the symmetry or of the sampler. Elements, a chemical system or a
-            formula take the place of whichever of the three the settings have.
+        seed_structure: file of a structure to start from.
+        changes: single fields of the composition, of the symmetry, of what is done to that structure, or of the
+            sampler. Elements, a chemical system or a formula take the place of whichever of these the settings have.
 
     Raises:
         ValueError: names the word that makes no sense.
@@ -186,12 +191,13 @@ def with_options(
         raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
     chosen = config.sampler if sampler is None else SAMPLERS[sampler]
 
-    def those_of(section: CompositionRequest | SymmetryRequest | SamplerConfig) -> dict[str, Any]:
+    def those_of(section: CompositionRequest | SymmetryRequest | SeedRequest | SamplerConfig) -> dict[str, Any]:
         return {f.name: changes[f.name] for f in fields(section) if changes.get(f.name) is not None}
 
     composition = those_of(config.composition)
     if composition.keys() & _ALTERNATIVES:
         composition = dict.fromkeys(_ALTERNATIVES) | composition
+    seed_request = those_of(config.seed_structure) | ({} if seed_structure is None else {"structure": seed_structure})
     return override(
         config,
         num=num,
@@ -199,6 +205,7 @@ def with_options(
         num_atoms=None if num_atoms is None else parse_num_atoms(num_atoms),
         composition=replace(config.composition, **composition),
         symmetry=replace(config.symmetry, **those_of(config.symmetry)),
+        seed_structure=replace(config.seed_structure, **seed_request),
         sampler=replace(chosen, **those_of(chosen)),
     )
 

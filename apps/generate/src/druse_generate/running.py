@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from druse_crystal.composition import chemical_system
 from druse_crystal.console import Display
@@ -13,9 +14,10 @@ from druse_crystal.manifest import Manifest, file_hash
 from druse_scores import load_checkpoint
 
 from druse_generate.config import GenerateConfig
-from druse_generate.generating import Draw, allowed_sites, allowed_sizes, generate, restricted_model
+from druse_generate.generating import Draw, generate, restricted_model
+from druse_generate.planning import check
 
-REQUESTS = ("composition", "symmetry")
+REQUESTS = ("composition", "symmetry", "seed_structure")
 """Sections that decide a run only if something was asked for, so that they do not end runs begun without them."""
 
 
@@ -31,11 +33,11 @@ def draw_into(
         ValueError: if the checkpoint is broken, the request impossible, or the folder holds another run.
     """
     checkpoint = load_checkpoint(model, device=device)
-    restricted_model(checkpoint, config)  # refuses the impossible before there is a folder
-    allowed_sizes(checkpoint, config)
-    allowed_sites(checkpoint, config)
+    restricted_model(checkpoint, check(checkpoint, config))  # refuses the impossible before there is a folder
     model_hash = file_hash(model / "weights.safetensors")
-    settings = asdict(config) | {"model": model_hash}
+    settings: dict[str, Any] = asdict(config) | {"model": model_hash}
+    if (structure := config.seed_structure.structure) is not None:
+        settings["seed_structure"] |= {"structure": str(structure), "hash": file_hash(structure)}
     # more crystals of the same run, or another batch size, give the same crystals
     left_out = {"num", "batch_pairs", *(name for name in REQUESTS if not getattr(config, name).restricts)}
     decisive = {name: value for name, value in settings.items() if name not in left_out}

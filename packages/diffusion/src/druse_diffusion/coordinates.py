@@ -83,6 +83,13 @@ class WrappedVE(CooledCorruption):
         z = generator.atom_normal(num_atoms, 3).to(x0.dtype)
         return (x0 + per_atom(self.sigma(t, num_atoms), num_atoms) * z) % 1.0
 
+    def target(
+        self, x0: Float[Tensor, "n 3"], x_t: Float[Tensor, "n 3"], t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]
+    ) -> Float[Tensor, "n 3"]:
+        """``sigma score(x_t | x_0)``."""
+        sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
+        return sigma * wrapped_normal_score(x_t - x0, sigma)
+
     def loss(
         self,
         prediction: Float[Tensor, "n 3"],
@@ -92,8 +99,7 @@ class WrappedVE(CooledCorruption):
         num_atoms: Int[Tensor, " b"],
     ) -> Float[Tensor, " b"]:
         """``sum over atoms of mean over axes of |sigma score(x_t | x_0) - prediction|^2``."""
-        sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
-        target = sigma * wrapped_normal_score(x_t - x0, sigma)
+        target = self.target(x0, x_t, t, num_atoms)
         return sum_over_atoms((target - prediction).square().mean(-1), num_atoms)
 
     def denoise(

@@ -28,6 +28,10 @@ class Corruption(ABC):
         """Draw x_t given x0."""
 
     @abstractmethod
+    def target(self, x0: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Tensor:
+        """What a perfect network predicts at x_t if x0 is the only data there are."""
+
+    @abstractmethod
     def loss(
         self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
@@ -90,6 +94,10 @@ class Fixed(Corruption):
     ) -> Tensor:
         """The field itself."""
         return x0
+
+    def target(self, x0: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Tensor:
+        """Zeros, for nothing is asked of a network."""
+        return x_t.new_zeros(x_t.shape)
 
     def loss(
         self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]

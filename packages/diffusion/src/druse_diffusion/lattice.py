@@ -90,6 +90,16 @@ class LatticeVP(CooledCorruption):
         noise = symmetric_noise(generator).to(x0.dtype)
         return self.mean(x0, t, num_atoms) + self.std(t, num_atoms)[:, None, None] * noise
 
+    def target(
+        self,
+        x0: Float[Tensor, "b 3 3"],
+        x_t: Float[Tensor, "b 3 3"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> Float[Tensor, "b 3 3"]:
+        """``std score(L_t | L_0)``."""
+        return -(x_t - self.mean(x0, t, num_atoms)) / self.std(t, num_atoms)[:, None, None]
+
     def loss(
         self,
         prediction: Float[Tensor, "b 3 3"],
@@ -99,8 +109,7 @@ class LatticeVP(CooledCorruption):
         num_atoms: Int[Tensor, " b"],
     ) -> Float[Tensor, " b"]:
         """Mean over the nine entries of ``|std score(L_t | L_0) - prediction|^2``."""
-        target = -(x_t - self.mean(x0, t, num_atoms)) / self.std(t, num_atoms)[:, None, None]
-        return (target - prediction).square().mean((-1, -2))
+        return (self.target(x0, x_t, t, num_atoms) - prediction).square().mean((-1, -2))
 
     def denoise(
         self,

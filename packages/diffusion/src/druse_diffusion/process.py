@@ -23,6 +23,10 @@ class ReverseProcess(Protocol):
         """Draw crystals at t = 1."""
         ...
 
+    def corrupt(self, clean: CrystalBatch, t: Float[Tensor, " b"], *, generator: RandomStreams) -> CrystalBatch:
+        """Draw x_t."""
+        ...
+
     def denoise(
         self,
         prediction: Prediction,

@@ -37,6 +37,7 @@ def sample(
     times: Sequence[float],
     n_corrector_steps: int = 0,
     conditions: Conditions | None = None,
+    start: CrystalBatch | None = None,
     generator: RandomStreams,
     on_step: Callable[[int, CrystalBatch], None] | None = None,
 ) -> CrystalBatch:
@@ -49,9 +50,11 @@ def sample(
         process: the process that the network was trained for, or any wrapper of it.
         model: the network, or any wrapper of it.
         template: gives the numbers of atoms, and the values of ``Fixed`` fields.
-        times: falling from 1 to 0.
+        times: falling from 1 to 0; with ``start`` from any time to 0.
         n_corrector_steps: Langevin steps before each predictor step.
         conditions: what the crystals shall be.
+        start: crystals of which variations are drawn: they are noised up to the first time, and the way back begins
+            there. The earlier it is, the nearer the variations. None: from noise alone.
         generator: one random stream for each crystal.
         on_step: called after each predictor step with its number and the crystals so far.
 
@@ -59,14 +62,19 @@ def sample(
         the crystals at the last time.
 
     Raises:
-        ValueError: if the times do not fall from 1 to 0.
+        ValueError: if the times do not fall from 1 (with ``start`` from a time above 0 and at most 1) to 0.
     """
-    if len(times) < 2 or times[0] != 1.0 or times[-1] != 0.0 or any(s >= t for t, s in pairwise(times)):
+    falling = len(times) >= 2 and times[-1] == 0.0 and all(s < t for t, s in pairwise(times))
+    if not falling or times[0] > 1 or (start is None and times[0] != 1):
         raise ValueError("times must fall from 1 to 0")
-    x = process.prior(template, generator=generator)
 
     def moment(value: float) -> torch.Tensor:
-        return torch.full((len(x),), value, dtype=x.lattice.dtype, device=x.device)
+        return torch.full((len(template),), value, dtype=template.lattice.dtype, device=template.device)
+
+    if start is None:
+        x = process.prior(template, generator=generator)
+    else:
+        x = process.corrupt(start, moment(times[0]), generator=generator)
 
     for step, (now, then) in enumerate(pairwise(times)):
         t, s = moment(now), moment(then)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from druse_diffusion.corruption import Corruption, per_atom, sum_over_atoms
 from druse_diffusion.random import RandomStreams
@@ -18,6 +18,7 @@ from druse_diffusion.random import RandomStreams
 NUM_ELEMENTS = 100
 MASK = NUM_ELEMENTS + 1  # the "atomic number" of a masked atom
 NUM_CLASSES = NUM_ELEMENTS + 1  # class = atomic number - 1; the last class is the mask
+_CERTAIN = 100.0  # a logit above all others by so much is chosen always
 _TINY = 1e-20  # keeps logarithms finite, as in the published code
 
 
@@ -77,6 +78,12 @@ class AbsorbingD3PM(Corruption):
         transition = torch.where((x_t == MASK).unsqueeze(-1), from_mask, from_real)
         return (marginal.clamp(min=0) + _TINY).log() + (transition + _TINY).log()
 
+    def target(
+        self, x0: Int[Tensor, " n"], x_t: Int[Tensor, " n"], t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]
+    ) -> Float[Tensor, "n k"]:
+        """Logits that leave no doubt."""
+        return _CERTAIN * one_hot(x0 - 1, NUM_CLASSES).to(t.dtype)
+
     def loss(
         self,
         prediction: Float[Tensor, "n k"],
@@ -88,7 +95,7 @@ class AbsorbingD3PM(Corruption):
         """Hybrid loss of D3PM (eq. 5), summed over atoms: variational bound plus weighted cross entropy."""
         step = (self.steps(t) - 1).clamp(min=0).repeat_interleave(num_atoms)
         target = x0 - 1
-        x0_one_hot = torch.nn.functional.one_hot(target, NUM_CLASSES).to(prediction.dtype)
+        x0_one_hot = one_hot(target, NUM_CLASSES).to(prediction.dtype)
         true = self.posterior_logits(x0_one_hot, x_t, step).log_softmax(-1)
         model = self.posterior_logits(prediction.softmax(-1), x_t, step).log_softmax(-1)
         divergence = (true.exp() * (true - model)).sum(-1)

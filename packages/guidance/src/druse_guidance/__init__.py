@@ -3,6 +3,7 @@
 from druse_guidance.allowed_elements import AllowedElements, parse_elements
 from druse_guidance.counted_species import CountedSpecies
 from druse_guidance.element_counts import ElementCounts
+from druse_guidance.known_parts import KnownParts
 from druse_guidance.required_elements import RequiredElements
 from druse_guidance.symmetric_process import SymmetricProcess, first_atoms
 
@@ -10,6 +11,7 @@ __all__ = [
     "AllowedElements",
     "CountedSpecies",
     "ElementCounts",
+    "KnownParts",
     "RequiredElements",
     "SymmetricProcess",
     "first_atoms",

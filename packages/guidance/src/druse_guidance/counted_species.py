@@ -1,7 +1,7 @@
 """Species whose numbers of atoms are bounded: a reverse process that never leaves what is still possible."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,15 +34,18 @@ class CountedSpecies(Corruption):
     species: AbsorbingD3PM
     bounds: Sequence[ElementCounts]
     orbit: Int[Tensor, " n"] | None = None
+    known: Int[Tensor, " n"] | None = None
 
     def prior(self, num_atoms: Int[Tensor, " b"], *, generator: RandomStreams) -> Int[Tensor, " n"]:
         """All atoms masked."""
         if len(self.bounds) != len(num_atoms):
             raise ValueError(f"there are bounds for {len(self.bounds)} crystals, the batch has {len(num_atoms)}")
+        known = self._known(num_atoms)
         for bounds, orbits in zip(self.bounds, self._orbits(num_atoms), strict=True):
-            sizes = [len(orbit) for orbit in orbits]
-            if not bounds.possible(sizes):
-                raise ValueError(_impossible(bounds, sizes))
+            sizes = [len(orbit) for orbit in orbits if not known[orbit[0]]]
+            have = Counter(known[i] for orbit in orbits for i in orbit if known[i])
+            if not bounds.possible(sizes, have):
+                raise ValueError(_impossible(bounds, sizes, have))
         return self.species.prior(num_atoms, generator=generator)
 
     def corrupt(
@@ -50,6 +53,12 @@ class CountedSpecies(Corruption):
     ) -> Int[Tensor, " n"]:
         """As the wrapped process."""
         return self.species.corrupt(x0, t, num_atoms, generator=generator)
+
+    def target(
+        self, x0: Int[Tensor, " n"], x_t: Int[Tensor, " n"], t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]
+    ) -> Float[Tensor, "n k"]:
+        """As the wrapped process."""
+        return self.species.target(x0, x_t, t, num_atoms)
 
     def loss(
         self,
@@ -100,14 +109,17 @@ class CountedSpecies(Corruption):
         """``after``, with the elements of what was masked ``before`` chosen within the bounds."""
         uniform = generator.atom_uniform(num_atoms, 2).double().tolist()
         revealed = ((before == MASK) & (after != MASK)).tolist()
-        numbers = after.tolist()
         if not any(revealed):
             return after
+        known = self._known(num_atoms)
+        numbers = after.tolist()
         probabilities = (logits[:, :NUM_ELEMENTS].double() / self.species.temperature).softmax(-1).cpu()
         for bounds, orbits in zip(self.bounds, self._orbits(num_atoms), strict=True):
-            fresh = sorted((o for o in orbits if revealed[o[0]]), key=lambda orbit: uniform[orbit[0]][0])
-            open_sizes = [len(o) for o in orbits if numbers[o[0]] == MASK] + [len(o) for o in fresh]
-            have = Counter(numbers[i] for o in orbits if not revealed[o[0]] for i in o if numbers[i] != MASK)
+            free = [o for o in orbits if not known[o[0]]]
+            fresh = sorted((o for o in free if revealed[o[0]]), key=lambda orbit: uniform[orbit[0]][0])
+            open_sizes = [len(o) for o in free if numbers[o[0]] == MASK or revealed[o[0]]]
+            have = Counter(known[i] for o in orbits for i in o if known[i])
+            have.update(numbers[i] for o in free if not revealed[o[0]] for i in o if numbers[i] != MASK)
             for orbit in fresh:
                 open_sizes.remove(len(orbit))
                 named, others = bounds.choices(have, len(orbit), open_sizes)
@@ -115,7 +127,12 @@ class CountedSpecies(Corruption):
                 have[z] += len(orbit)
                 for i in orbit:
                     numbers[i] = z
+            for i in (i for o in orbits for i in o if known[i] and revealed[i]):
+                numbers[i] = known[i]
         return torch.tensor(numbers, device=after.device)
+
+    def _known(self, num_atoms: Int[Tensor, " b"]) -> list[int]:
+        return [0] * int(num_atoms.sum()) if self.known is None else self.known.tolist()
 
     def _orbits(self, num_atoms: Int[Tensor, " b"]) -> list[list[list[int]]]:
         """For each crystal its orbits, each as positions of atoms in the batch."""
@@ -150,14 +167,14 @@ def _draw(
     return min(int(torch.searchsorted(cumulative, uniform * cumulative[-1])) + 1, NUM_ELEMENTS)
 
 
-def _impossible(bounds: ElementCounts, sizes: list[int]) -> str:
-    def counts(numbers) -> str:
+def _impossible(bounds: ElementCounts, sizes: list[int], have: Counter[int]) -> str:
+    def counts(numbers: Mapping[int, int]) -> str:
         return ", ".join(f"{count} {chemical_symbols[z]}" for z, count in numbers.items())
 
-    wishes = [
-        f"{word} {counts(numbers)}"
-        for word, numbers in (("at least", bounds.least), ("at most", bounds.most))
-        if numbers
-    ]
-    places = "" if max(sizes) == 1 else f" that come in groups of {', '.join(map(str, sorted(sizes, reverse=True)))}"
-    return f"no crystal of {sum(sizes)} atoms{places} has {' and '.join(wishes)}: ask for other numbers of atoms"
+    both = (("at least", bounds.least), ("at most", bounds.most))
+    wishes = [f"{word} {counts(numbers)}" for word, numbers in both if numbers]
+    some = f"{', '.join(map(str, sorted(sizes, reverse=True)))}"
+    places = f" that come in groups of {some}" if max(sizes, default=1) > 1 else ""
+    kept = f", of which {counts(have)} are kept," if have else ""
+    total = sum(sizes) + have.total()
+    return f"no crystal of {total} atoms{places}{kept} has {' and '.join(wishes)}: ask for other numbers of atoms"

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 from ase.data import chemical_symbols
 
@@ -43,9 +44,14 @@ class ElementCounts:
         """Atomic numbers with a bound, rising."""
         return tuple(sorted({*self.least, *self.most}))
 
-    def possible(self, orbits: Sequence[int]) -> bool:
-        """Whether a crystal can comply whose atoms come in orbits of these sizes, each of one element."""
-        return self._fillable(Counter(), orbits)
+    def possible(self, orbits: Sequence[int], have: Mapping[int, int] = MappingProxyType({})) -> bool:
+        """Whether a crystal can comply whose atoms come in orbits of these sizes, each of one element.
+
+        Args:
+            orbits: sizes.
+            have: atoms of each element that are there besides.
+        """
+        return self._fillable(have, orbits)
 
     def choices(self, have: Mapping[int, int], size: int, rest: Sequence[int]) -> tuple[tuple[int, ...], bool]:
         """What an orbit may become without making it impossible for the rest to comply.

@@ -54,6 +54,10 @@ class SymmetricProcess:
         x = self.process.prior(template, generator=self._tied(generator))
         return self._symmetric(x.replace(frac_coords=(x.frac_coords + self._origin) % 1.0))
 
+    def corrupt(self, clean: CrystalBatch, t: Float[Tensor, " b"], *, generator: RandomStreams) -> CrystalBatch:
+        """Symmetric noise on crystals that are symmetric."""
+        return self._symmetric(self.process.corrupt(clean, t, generator=self._tied(generator)))
+
     def denoise(
         self,
         prediction: Prediction,

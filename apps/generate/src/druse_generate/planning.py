@@ -1,0 +1,227 @@
+"""What each crystal of a run shall be: its size, its numbers of atoms, its sites, what it keeps of a structure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from druse_crystal import Crystal
+from druse_crystal.dataset import load_embedded
+from druse_crystal.lattice import symmetric_form
+from druse_crystal.site_symmetry import SiteSymmetry, find_site_symmetry
+from druse_diffusion import MASK, RandomStreams
+from druse_guidance import ElementCounts
+from druse_scores import Checkpoint
+from jaxtyping import Bool, Float64, Int64
+
+from druse_generate.config import GenerateConfig
+from druse_generate.known_sites import KnownSites
+from druse_generate.seed_request import Seed
+
+_SIZES = 1 << 31  # added to the index of a crystal, so that sizes and noise use different numbers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KnownCrystal:
+    """A structure to start from, arranged for one crystal to be drawn.
+
+    Attributes:
+        lattice: (3, 3) in its symmetric form, Å.
+        frac_coords: (n, 3).
+        atomic_numbers: (n,); the mask where nothing is known.
+        keeps_lattice: whether the lattice is kept.
+        keeps_coordinates: (n,) of which atoms.
+        keeps_species: (n,) of which atoms.
+    """
+
+    lattice: Float64[np.ndarray, "3 3"]
+    frac_coords: Float64[np.ndarray, "n 3"]
+    atomic_numbers: Int64[np.ndarray, " n"]
+    keeps_lattice: bool
+    keeps_coordinates: Bool[np.ndarray, " n"]
+    keeps_species: Bool[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """One crystal to be drawn.
+
+    Attributes:
+        index: its number in the run.
+        num_atoms: in the cell.
+        bounds: on the atoms of each element; None: whatever comes.
+        sites: that it has to occupy; None: whatever comes.
+        known: what it starts from or keeps; None: nothing.
+    """
+
+    index: int
+    num_atoms: int
+    bounds: ElementCounts | None = None
+    sites: SiteSymmetry | None = None
+    known: KnownCrystal | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Wishes:
+    """A request, checked against a model: what its crystals can be.
+
+    Attributes:
+        config: the request.
+        sizes: numbers of atoms, rising.
+        weights: how often each comes.
+        sites: arrangements of sites; empty if no symmetry was asked for.
+        seed: the structure to start from, if there is one.
+        allowed: atomic numbers that atoms which are not kept may have.
+        required: atomic numbers that such atoms have to bring.
+    """
+
+    config: GenerateConfig
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...]
+    sites: tuple[SiteSymmetry, ...]
+    seed: Seed | None
+    allowed: tuple[int, ...]
+    required: tuple[int, ...]
+
+    def plans(self, indices: Sequence[int]) -> list[Plan]:
+        """What the crystals with these numbers shall be: a function of the seed and their number alone."""
+        if not len(indices):
+            return []
+        streams = RandomStreams(self.config.seed, torch.tensor(indices, dtype=torch.long) + _SIZES)
+        uniform = streams.crystal_uniform(1).squeeze(-1).double().tolist()
+        return [self._plan(index, u) for index, u in zip(indices, uniform, strict=True)]
+
+    def _plan(self, index: int, uniform: float) -> Plan:
+        if self.sites:
+            sites = self.sites[int(uniform * len(self.sites))]
+            size = sites.num_atoms
+        else:
+            sites, shares = None, np.cumsum(np.array(self.weights) / sum(self.weights))
+            size = self.sizes[int(np.searchsorted(shares[:-1], uniform))]
+        known = None if self.seed is None else arrange(self.seed, size, sites, [self.config.seed, index])
+        return Plan(index=index, num_atoms=size, bounds=self.config.composition.bounds(size), sites=sites, known=known)
+
+
+def check(checkpoint: Checkpoint, config: GenerateConfig) -> Wishes:
+    """Check a request against a model.
+
+    Raises:
+        ValueError: if the model does not know the numbers of atoms or the elements asked for, wishes exclude each
+            other, or no known arrangement of sites can hold the composition; says what there is.
+    """
+    seed = config.seed_structure.read()
+    if seed is not None and config.symmetry.space_group is not None:
+        raise ValueError("a space group and a structure to start from were given at once: the structure has its own")
+    if seed is not None and config.symmetry.symmetric and (seed.strength is None or len(seed.kept)):
+        raise ValueError(
+            "symmetry goes together with variations of a structure, but not with parts that are kept or substituted: "
+            "leave one of them out"
+        )
+    allowed, required = _elements(checkpoint, config, seed)
+    sizes = _sizes(checkpoint, config, seed)
+    sites = _sites(config, seed, sizes)
+    weights = tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
+    return Wishes(
+        config=config, sizes=sizes, weights=weights, sites=sites, seed=seed, allowed=allowed, required=required
+    )
+
+
+def _elements(
+    checkpoint: Checkpoint, config: GenerateConfig, seed: Seed | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    allowed = config.composition.allowed(checkpoint.elements)
+    if seed is None:
+        return allowed, config.composition.required
+    for z in seed.elements:
+        if z not in checkpoint.elements:
+            raise ValueError(
+                f"the structure to start from holds {chemical_symbols[z]}, and no crystal that the model was trained "
+                "on does: take another structure, or keep other parts of it"
+            )
+        if z not in allowed:
+            raise ValueError(f"{chemical_symbols[z]} is kept of the structure and not allowed: one of both has to go")
+    if seed.substitution is not None:
+        for z in seed.substitution.by:
+            if z not in allowed and z in checkpoint.elements:
+                raise ValueError(f"{chemical_symbols[z]} is to be substituted in and not allowed: one has to go")
+        allowed = seed.substitution.by
+    return allowed, tuple(z for z in config.composition.required if z not in seed.elements)
+
+
+def _sizes(checkpoint: Checkpoint, config: GenerateConfig, seed: Seed | None) -> tuple[int, ...]:
+    known = sorted(checkpoint.num_atoms)
+    if seed is not None:
+        return tuple(config.composition.sizes(seed.sizes(config.num_atoms, known)))
+    low, high = config.num_atoms or (known[0], known[-1])
+    if low < known[0] or high > known[-1]:
+        raise ValueError(
+            f"cells of {_range(low, high)} atoms were asked for, the model knows cells of "
+            f"{_range(known[0], known[-1])} atoms: ask for a number or a range within these"
+        )
+    sizes = [n for n in known if low <= n <= high]
+    if not sizes:
+        raise ValueError(
+            f"no crystal of the training data has {_range(low, high)} atoms: ask for a range with one of "
+            f"{', '.join(map(str, known))}"
+        )
+    return tuple(config.composition.sizes(sizes))
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _sites(config: GenerateConfig, seed: Seed | None, sizes: Sequence[int]) -> tuple[SiteSymmetry, ...]:
+    if not config.symmetry.restricts:
+        return ()
+
+    def holds(sites: SiteSymmetry) -> bool:
+        bounds = config.composition.bounds(sites.num_atoms)
+        return bounds is None or bounds.possible(sites.orbit_sizes)
+
+    if seed is None:
+        return tuple(embedded_sites().select(sizes, space_group=config.symmetry.space_group, accept=holds))
+    sites = find_site_symmetry(_in_symmetric_form(seed.crystal))
+    if sites is None or not holds(sites):
+        raise ValueError("the sites of the structure to start from cannot be kept: leave out the symmetry")
+    return (sites,)
+
+
+@cache
+def embedded_sites() -> KnownSites:
+    """The arrangements of sites of the embedded crystals."""
+    return KnownSites(load_embedded().crystals)
+
+
+def arrange(seed: Seed, size: int, sites: SiteSymmetry | None, entropy: list[int]) -> KnownCrystal:
+    """The structure in the order of the crystal to be drawn: as it is, or what is kept of it first and then the new.
+
+    Args:
+        seed: the structure.
+        size: number of atoms to be drawn.
+        sites: of the structure, if its symmetry is kept.
+        entropy: decides which sites are substituted.
+    """
+    crystal, n = _in_symmetric_form(seed.crystal), seed.crystal.num_atoms
+    order = np.arange(n) if size == n else seed.kept
+    new = size - len(order)
+    species, numbers = seed.species[order].copy(), crystal.atomic_numbers[order].copy()
+    if seed.substitution is not None:
+        candidates = np.flatnonzero(numbers == seed.substitution.element)
+        chosen = np.random.default_rng(entropy).choice(candidates, seed.substitution.number, replace=False)
+        species[chosen], numbers[chosen] = False, MASK
+    frac_coords = crystal.frac_coords[order] if sites is None else sites.origin
+    return KnownCrystal(
+        lattice=crystal.lattice,
+        frac_coords=np.concatenate([frac_coords, np.zeros((new, 3))]),
+        atomic_numbers=np.concatenate([numbers, np.full(new, MASK)]),
+        keeps_lattice=seed.lattice,
+        keeps_coordinates=np.concatenate([seed.coordinates[order], np.full(new, False)]),
+        keeps_species=np.concatenate([species, np.full(new, False)]),
+    )
+
+
+def _in_symmetric_form(crystal: Crystal) -> Crystal:
+    return crystal.replace(lattice=symmetric_form(torch.tensor(crystal.lattice)).numpy())
