@@ -1,19 +1,30 @@
 """Wrappers that steer a score model or hold a process to something; a wrapped model is a model, a process a process."""
 
+from druse_guidance.adapter import AdaptedNetwork, Adapter
+from druse_guidance.adapter_file import AdapterError, load_adapter, save_adapter
 from druse_guidance.allowed_elements import AllowedElements, parse_elements
+from druse_guidance.classifier_free import ClassifierFreeGuidance
 from druse_guidance.counted_species import CountedSpecies
 from druse_guidance.element_counts import ElementCounts
 from druse_guidance.known_parts import KnownParts
+from druse_guidance.properties import Property
 from druse_guidance.required_elements import RequiredElements
 from druse_guidance.symmetric_process import SymmetricProcess, first_atoms
 
 __all__ = [
+    "AdaptedNetwork",
+    "Adapter",
+    "AdapterError",
     "AllowedElements",
+    "ClassifierFreeGuidance",
     "CountedSpecies",
     "ElementCounts",
     "KnownParts",
+    "Property",
     "RequiredElements",
     "SymmetricProcess",
     "first_atoms",
+    "load_adapter",
     "parse_elements",
+    "save_adapter",
 ]

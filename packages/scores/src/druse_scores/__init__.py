@@ -1,10 +1,12 @@
 """Equivariant score networks for crystal diffusion."""
 
-from druse_scores.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from druse_scores.adaptation import Adaptation
+from druse_scores.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, weights_hash
 from druse_scores.equivariant import PairNetwork, PairNetworkConfig
 from druse_scores.precision import has_bfloat16
 
 __all__ = [
+    "Adaptation",
     "Checkpoint",
     "CheckpointError",
     "PairNetwork",
@@ -12,4 +14,5 @@ __all__ = [
     "has_bfloat16",
     "load_checkpoint",
     "save_checkpoint",
+    "weights_hash",
 ]

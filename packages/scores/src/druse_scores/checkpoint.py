@@ -3,6 +3,7 @@
 Nothing is ever unpickled.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,15 @@ def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -
     checkpoint = _described(folder / CONFIG)
     _fill(checkpoint.network, folder / WEIGHTS)
     return replace(checkpoint, network=checkpoint.network.to(device).eval())
+
+
+def weights_hash(network: PairNetwork) -> str:
+    """SHA-256 of a network's weights in single precision: what an adapter knows its base by."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _described(path: Path) -> Checkpoint:

@@ -16,6 +16,7 @@ from e3nn import o3
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from druse_scores.adaptation import Adaptation
 from druse_scores.embeddings import sinusoidal
 from druse_scores.equivariant.geometry import CrystalFrame, PairGeometry, crystal_frame, pair_geometry
 from druse_scores.equivariant.layers import Interaction, rms_norm, zero_linear
@@ -139,8 +140,30 @@ class PairNetwork(nn.Module):
             layer.become_identity()
         return deeper
 
-    def forward(self, noisy: CrystalBatch, t: Float[Tensor, " b"], conditions: Conditions | None = None) -> Prediction:
-        """Predict; ``conditions`` are not used by a network without adapters."""
+    def forward(
+        self,
+        noisy: CrystalBatch,
+        t: Float[Tensor, " b"],
+        conditions: Conditions | None = None,
+        *,
+        adaptation: Adaptation | None = None,
+    ) -> Prediction:
+        """Predict.
+
+        Args:
+            noisy: crystals at t.
+            t: (b,) times.
+            conditions: none; a network by itself knows no properties.
+            adaptation: what an adapter does to the features on their way.
+
+        Raises:
+            ValueError: for conditions.
+        """
+        if conditions is not None and conditions.values:
+            raise ValueError(
+                f"the model was asked for {', '.join(sorted(conditions.values))} and knows no properties: add an "
+                "adapter that was trained on them"
+            )
         n = noisy.num_atoms
         longest = int(n.max())
         is_atom = torch.arange(longest, device=noisy.device) < n[:, None]
@@ -148,7 +171,7 @@ class PairNetwork(nn.Module):
         frac_coords[is_atom] = noisy.frac_coords
         numbers = torch.full((len(n), longest), MASK, device=noisy.device)
         numbers[is_atom] = noisy.atomic_numbers
-        lattice, coords, logits = self.predict(noisy.lattice, frac_coords, numbers, is_atom, n, t)
+        lattice, coords, logits = self.predict(noisy.lattice, frac_coords, numbers, is_atom, n, t, adaptation)
         return Prediction(lattice=lattice, frac_coords=coords[is_atom], species_logits=logits[is_atom])
 
     def predict(
@@ -159,6 +182,7 @@ class PairNetwork(nn.Module):
         is_atom: Bool[Tensor, "B N"],
         num_atoms: Int[Tensor, " B"],
         t: Float[Tensor, " B"],
+        adaptation: Adaptation | None = None,
     ) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, "B N 3"], Float[Tensor, "B N K"]]:
         """The network on a padded batch."""
         c = self.config
@@ -175,7 +199,7 @@ class PairNetwork(nn.Module):
                 num_harmonics=c.num_harmonics,
             )
         with torch.autocast(lattice.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            return self.score(cell, geometry, atomic_numbers, is_atom, num_atoms, t)
+            return self.score(cell, geometry, atomic_numbers, is_atom, num_atoms, t, adaptation)
 
     def score(
         self,
@@ -185,6 +209,7 @@ class PairNetwork(nn.Module):
         is_atom: Bool[Tensor, "B N"],
         num_atoms: Int[Tensor, " B"],
         t: Float[Tensor, " B"],
+        adaptation: Adaptation | None = None,
     ) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, "B N 3"], Float[Tensor, "B N K"]]:
         """The learnt part: everything that needs a gradient."""
         c = self.config
@@ -205,13 +230,17 @@ class PairNetwork(nn.Module):
         present = share[:, :NUM_ELEMENTS] > 0
         count = torch.nn.functional.one_hot(present.sum(-1).clamp(max=_MOST_ELEMENTS - 1), _MOST_ELEMENTS)
         condition = condition + self.composition(torch.cat([share, present, count], -1).to(t.dtype))
+        if adaptation is not None:
+            condition = adaptation.crystal(condition)
         batch, n = is_atom.shape
         h = self.species(atomic_numbers - 1)
         v = h.new_zeros(batch, n, 3, c.vector_width)
         tensors = h.new_zeros(batch, n, 5, c.vector_width)
         pairs = self.pairs(torch.cat([geometry.radial, geometry.phases], -1))
         weight = is_atom[:, None, :, None] / num_atoms[:, None, None, None] ** 0.5
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
+            if adaptation is not None:
+                h = adaptation.atoms(i, h)
             h, v, tensors, pairs = layer(h, v, tensors, pairs, geometry, condition, weight)
 
         x = self.head(h)

@@ -1,0 +1,121 @@
+"""Properties that a crystal can be asked for: what they are, and what was learnt of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ase.data import atomic_numbers
+from druse_diffusion import NUM_ELEMENTS
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
+
+KINDS = ("scalar", "log_scalar", "chemical_system", "space_group")
+SPACE_GROUPS = 230
+_FEWEST = 3  # labels without which there is no spread
+_LEVELS = 101  # quantiles that stand for the distribution of labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Property:
+    """One property, with the statistics of the labels that an adapter learnt from.
+
+    Attributes:
+        name: of the column, such as ``dft_band_gap``.
+        kind: ``scalar``; ``log_scalar``, of which the decadic logarithm is learnt; ``chemical_system``, elements that
+            all occur and no others; ``space_group``, a number from 1 to 230.
+        unit: such as ``eV``; empty where there is none.
+        num_labels: how many crystals had a label.
+        mean: of what is learnt: of the label, or of its logarithm.
+        std: of the same.
+        levels: quantiles of the labels, even from the least to the greatest.
+        groups: space groups that were seen.
+
+    Raises:
+        ValueError: for a kind that does not exist, or statistics that do not belong to it.
+    """
+
+    name: str
+    kind: str = "scalar"
+    unit: str = ""
+    num_labels: int = 0
+    mean: float = 0.0
+    std: float = 1.0
+    levels: tuple[float, ...] = ()
+    groups: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name} is of kind {self.kind!r}, it must be one of {', '.join(KINDS)}")
+        if not self.std > 0:
+            raise ValueError(f"the labels of {self.name} have spread {self.std}, it must be positive")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether a target is a number on a scale."""
+        return self.kind in ("scalar", "log_scalar")
+
+    @property
+    def width(self) -> int:
+        """How many numbers stand for one label."""
+        return NUM_ELEMENTS if self.kind == "chemical_system" else 1
+
+    def describe(self) -> str:
+        """Range, unit and number of labels, in words."""
+        if self.kind == "space_group":
+            what = f"{len(self.groups)} space groups"
+        elif self.kind == "chemical_system":
+            what = "elements with hyphens, such as Li-O"
+        else:
+            what = f"{self.levels[0]:.4g} to {self.levels[-1]:.4g} {self.unit}".rstrip() if self.levels else "no labels"
+        return f"{what}, {self.num_labels:,} labels"
+
+    def fitted(self, labels: ArrayLike) -> "Property":
+        """The property with the statistics of labels, (b,) numbers of which NaN means unknown.
+
+        Raises:
+            ValueError: if fewer than three are known, one is infinite, of a wrong size for the kind, or all are equal.
+        """
+        values = np.asarray(labels, dtype=np.float64)
+        values = values[~np.isnan(values)]
+        if len(values) < _FEWEST:
+            raise ValueError(
+                f"{self.name} has {len(values)} labels, at least {_FEWEST} are needed (some thousands to learn from): "
+                "check the name of the column, or leave the property out"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.name} has labels that are infinite: correct or empty these cells")
+        if self.kind == "space_group":
+            groups = sorted({int(v) for v in values})
+            if any(v != int(v) for v in values) or groups[0] < 1 or groups[-1] > SPACE_GROUPS:
+                raise ValueError(f"{self.name} has labels that are no space groups, which are numbers from 1 to 230")
+            return replace(self, num_labels=len(values), groups=tuple(groups))
+        if self.kind == "log_scalar" and values.min() <= 0:
+            raise ValueError(
+                f"{self.name} has the label {values.min():g}, of which there is no logarithm: correct it, or declare "
+                "the property as scalar"
+            )
+        learnt = np.log10(values) if self.kind == "log_scalar" else values
+        if not learnt.std() > 0:
+            raise ValueError(f"all labels of {self.name} are {values[0]:g}: there is nothing to learn from them")
+        levels = tuple(float(v) for v in np.quantile(values, np.linspace(0, 1, _LEVELS)))
+        return replace(self, num_labels=len(values), mean=float(learnt.mean()), std=float(learnt.std()), levels=levels)
+
+    def learnable(self, values: ArrayLike) -> Float64[np.ndarray, " b"]:
+        """Labels on the scale that is learnt: standardised numbers, or the numbers of space groups; NaN stays."""
+        values = np.asarray(values, dtype=np.float64)
+        if not self.is_number:
+            return values
+        return ((np.log10(values) if self.kind == "log_scalar" else values) - self.mean) / self.std
+
+
+def multi_hot(systems: Sequence[Sequence[int]]) -> Float64[np.ndarray, "b k"]:
+    """Chemical systems, each as atomic numbers, as rows of zeros and ones."""
+    rows = np.zeros((len(systems), NUM_ELEMENTS))
+    for row, system in zip(rows, systems, strict=True):
+        row[[z - 1 for z in system]] = 1.0
+    return rows
+
+
+def system_numbers(text: str) -> tuple[int, ...]:
+    """``Li-O`` as atomic numbers."""
+    return tuple(sorted(atomic_numbers[symbol] for symbol in text.split("-")))

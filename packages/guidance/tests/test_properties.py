@@ -1,0 +1,53 @@
+"""Labels and what is learnt of them."""
+
+import numpy as np
+import pytest
+from druse_guidance import Property
+from druse_guidance.properties import multi_hot, system_numbers
+
+
+def test_numbers_are_standardised_and_unknown_ones_stay_unknown():
+    gap = Property(name="gap", unit="eV").fitted([1.0, np.nan, 3.0, 5.0])
+    assert (gap.num_labels, gap.mean) == (3, 3.0)
+    assert gap.levels[0] == 1.0
+    assert gap.levels[50] == 3.0
+    assert gap.levels[-1] == 5.0
+    learnt = gap.learnable([1.0, np.nan, 3.0, 5.0])
+    assert np.isnan(learnt[1])
+    assert np.allclose(learnt[[0, 2, 3]].mean(), 0)
+    assert np.allclose(learnt[[0, 2, 3]].std(), 1)
+    assert gap.describe() == "1 to 5 eV, 3 labels"
+
+
+def test_moduli_are_learnt_as_logarithms():
+    modulus = Property(name="K", kind="log_scalar", unit="GPa").fitted([1.0, 10.0, 100.0])
+    assert modulus.mean == 1.0
+    assert np.allclose(modulus.learnable([10.0]), 0)
+
+
+def test_space_groups_and_chemical_systems():
+    group = Property(name="space_group", kind="space_group").fitted([225.0, np.nan, 62.0, 225.0])
+    assert group.groups == (62, 225)
+    assert group.describe() == "2 space groups, 3 labels"
+    assert multi_hot([system_numbers("O-Li")])[0].nonzero()[0].tolist() == [2, 7]
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "words"),
+    [
+        ("scalar", [1.0, 2.0, np.nan], "has 2 labels, at least 3 are needed"),
+        ("scalar", [1.0, 2.0, np.inf], "infinite"),
+        ("scalar", [1.0, 1.0, 1.0], "all labels of x are 1"),
+        ("log_scalar", [1.0, 2.0, 0.0], "no logarithm"),
+        ("space_group", [1.0, 2.0, 231.0], "no space groups"),
+        ("space_group", [1.0, 2.5, 3.0], "no space groups"),
+    ],
+)
+def test_bad_labels_are_named(kind, labels, words):
+    with pytest.raises(ValueError, match=words):
+        Property(name="x", kind=kind).fitted(labels)
+
+
+def test_a_kind_that_does_not_exist():
+    with pytest.raises(ValueError, match="of kind 'colour', it must be one of scalar, log_scalar"):
+        Property(name="x", kind="colour")
