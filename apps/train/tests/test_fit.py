@@ -18,12 +18,13 @@ from druse_crystal.dataset import CrystalDataset
 from druse_crystal.settings import settings_text
 from druse_diffusion.training import FieldLosses
 from druse_scores import PairNetworkConfig, load_checkpoint
-from druse_train import diffusion_module, fitting
+from druse_train import diffusion_module, running
 from druse_train.batches import BatchStream, Place, as_batch
 from druse_train.cli import app
 from druse_train.code_version import code_version
 from druse_train.config import DataConfig, FitConfig, OptimizerConfig, read_recipe
 from druse_train.diffusion_module import DiffusionModule, make_stream
+from druse_train.fitting import make_network
 from druse_train.recorder import AGREE_EVERY, Recorder
 from druse_train.state import Progress, load_state
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -268,7 +269,7 @@ def test_learning_rate_warms_up_and_decays(dataset):
         optimizer=OptimizerConfig(warmup_steps=10, decay_start_hours=3.0),
         max_hours=5.0,
     )
-    module = DiffusionModule(config, data, data, Progress())
+    module = DiffusionModule(config, make_network(config), data, data, Progress())
     assert module.rate() == pytest.approx(1e-4)
     module.progress.step = 100
     for hours, rate in ((0.0, 1e-3), (3.0, 1e-3), (4.0, 5e-4), (5.0, 0.0), (6.0, 0.0)):
@@ -304,7 +305,8 @@ def test_every_crystal_weighs_the_same_whatever_its_batch(dataset, monkeypatch):
     monkeypatch.setattr(diffusion_module, "training_loss", lambda *_, **__: FieldLosses(**dict.fromkeys(
         ("lattice", "frac_coords", "species", "total"), torch.ones(int(_[2].num_atoms.numel())))))  # fmt: skip
     data = as_batch(CrystalDataset.read(dataset))
-    module = DiffusionModule(FitConfig(data=DataConfig(pair_budget=60)), data, data, Progress())
+    config = FitConfig(data=DataConfig(pair_budget=60))
+    module = DiffusionModule(config, make_network(config), data, data, Progress())
     stream = make_stream(module.config, data)
     batches = stream.epoch(0)
     assert len({len(b) for b in batches}) > 1
@@ -344,7 +346,7 @@ def test_losses_are_logged_at_the_steps_of_the_whole_run(tmp_path, dataset, monk
         def log_metrics(self, metrics, step=None):
             logged.append((step, set(metrics)))
 
-    monkeypatch.setattr(fitting, "_tensorboard", lambda folder: Logger())
+    monkeypatch.setattr(running, "_tensorboard", lambda folder: Logger())
     steps = 2 * AGREE_EVERY
     text = f"tensorboard: true\nvalidate_every_steps: {AGREE_EVERY}\n"
     recipe = RECIPE.replace("validate_every_steps: 4\n", "")

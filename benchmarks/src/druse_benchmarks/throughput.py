@@ -22,6 +22,7 @@ from druse_scores import PairNetwork, has_bfloat16, load_checkpoint
 from druse_train.batches import START, BatchStream, as_batch
 from druse_train.config import FitConfig
 from druse_train.diffusion_module import DiffusionModule
+from druse_train.fitting import make_network
 from druse_train.state import Progress
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -63,9 +64,10 @@ class Learner:
 
     def __init__(self, network: PairNetwork, recipe: FitConfig, crystals: CrystalBatch):
         recipe = replace(recipe, network=network.config)
-        self.module = DiffusionModule(recipe, crystals, crystals, Progress(), network).to(crystals.device)
+        learner = make_network(recipe, network)
+        learner.mixed_precision = network.mixed_precision
+        self.module = DiffusionModule(recipe, learner, crystals, crystals, Progress()).to(crystals.device)
         self.module.average = {name: value.clone() for name, value in self.module.network.state_dict().items()}
-        self.module.network.mixed_precision = network.mixed_precision
         self.optimizer = self.module.configure_optimizers()
 
     def step(self, index: Tensor) -> None:

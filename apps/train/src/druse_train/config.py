@@ -50,12 +50,11 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """One training run.
+class RunConfig:
+    """What all training runs have.
 
     Attributes:
         data: what to learn from.
-        network: size of the network.
         weights: of the three losses.
         times: at which noise levels to train; validation always covers all evenly, so that losses of training and of
             validation are not on one scale.
@@ -69,12 +68,10 @@ class FitConfig:
         threads: CPU threads; None: torch's choice.
         devices: number of processes (Lightning's DDP); a batch then goes to one of them.
         tensorboard: also write TensorBoard logs.
-        init_from: a checkpoint folder whose weights to start from.
         seed: of weights, data order and noise.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
-    network: PairNetworkConfig = field(default_factory=PairNetworkConfig)
     weights: LossWeights = field(default_factory=lambda: LossWeights(lattice=2.0, frac_coords=0.1, species=2.0))
     times: TimeDistribution = field(default_factory=lambda: TimeDistribution(focus=0.4))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -86,7 +83,6 @@ class FitConfig:
     threads: int | None = None
     devices: int = 1
     tensorboard: bool = False
-    init_from: Path | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -111,8 +107,70 @@ class FitConfig:
             raise ValueError(f"optimizer.ema_decay is {self.optimizer.ema_decay}, it must be at least 0 and below 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(RunConfig):
+    """The training of a network.
+
+    Attributes:
+        network: size of the network.
+        init_from: a checkpoint folder whose weights to start from.
+    """
+
+    network: PairNetworkConfig = field(default_factory=PairNetworkConfig)
+    init_from: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropertyConfig:
+    """A property that an adapter learns.
+
+    Attributes:
+        name: by which it will be asked for. ``chemical_system``, ``space_group``, ``hhi_score``, ``density`` and
+            ``num_elements`` follow from the crystals, if the data have no such column.
+        kind: see ``druse_guidance.Property``; None: what the name says, else ``scalar``.
+        unit: such as ``GPa``.
+        column: of the dataset, if it has another name.
+    """
+
+    name: str
+    kind: str | None = None
+    unit: str = ""
+    column: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(RunConfig):
+    """The training of an adapter.
+
+    Attributes:
+        base: checkpoint folder of the network.
+        adapters: earlier adapters that are there too; they stay as they are.
+        properties: what to learn; crystals without a label of any of them are left out.
+        dropout: how often a known label is withheld, so that the model also learns to do without.
+        joint_dropout: withhold all labels of a crystal together; else each by itself, so that any of them can be asked
+            for alone.
+        freeze_base: leave the network as it is. False: it learns too, and is written beside the adapter.
+        patience: stop after so many validations without a better one; None: go on to the end.
+    """
+
+    base: Path = Path("base")
+    adapters: tuple[Path, ...] = ()
+    properties: tuple[PropertyConfig, ...] = ()
+    dropout: float = 0.2
+    joint_dropout: bool = False
+    freeze_base: bool = True
+    patience: int | None = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, it is a probability: it must be at least 0 and below 1")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}, it must be at least 1")
+
+
 def read_recipe(path: Path) -> FitConfig:
-    """Read a recipe; relative paths in it start at its folder.
+    """Read the recipe of a network; relative paths in it start at its folder.
 
     Raises:
         ValueError: if the file cannot be read or a key or value is wrong; names it.
@@ -123,4 +181,20 @@ def read_recipe(path: Path) -> FitConfig:
         config,
         data=replace(config.data, path=config.data.path and beside / config.data.path),
         init_from=config.init_from and beside / config.init_from,
+    )
+
+
+def read_finetune_recipe(path: Path) -> FinetuneConfig:
+    """Read the recipe of an adapter; relative paths in it start at its folder.
+
+    Raises:
+        ValueError: if the file cannot be read or a key or value is wrong; names it.
+    """
+    config = read_settings(path, FinetuneConfig)
+    beside = path.parent.resolve()
+    return replace(
+        config,
+        data=replace(config.data, path=config.data.path and beside / config.data.path),
+        base=beside / config.base,
+        adapters=tuple(beside / adapter for adapter in config.adapters),
     )

@@ -5,26 +5,27 @@ import math
 import lightning
 import torch
 from druse_crystal import CrystalBatch
-from druse_diffusion import CrystalProcess, RandomStreams, training_loss
+from druse_diffusion import Conditions, CrystalProcess, RandomStreams, training_loss
+from druse_guidance import AdaptedNetwork
 from druse_scores import PairNetwork, has_bfloat16
 from torch import Tensor
 
 from druse_train.batches import BatchStream, Place
-from druse_train.config import FitConfig, OptimizerConfig
+from druse_train.config import FinetuneConfig, OptimizerConfig, RunConfig
+from druse_train.property_labels import PropertyLabels
 from druse_train.state import Progress
 
 FIELDS = ("lattice", "frac_coords", "species")
 VALIDATION_SEED = 2**32 - 1
 
 
-def make_optimizer(network: PairNetwork, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW over all parameters, its update in one kernel."""
-    return torch.optim.AdamW(
-        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
+def make_optimizer(network: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW over all parameters that learn, its update in one kernel."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(learning, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
-def make_stream(config: FitConfig, train: CrystalBatch) -> BatchStream:
+def make_stream(config: RunConfig, train: CrystalBatch) -> BatchStream:
     """All training crystals in the order of the recipe's seed."""
     return BatchStream(
         num_atoms=train.num_atoms.numpy(),
@@ -35,25 +36,33 @@ def make_stream(config: FitConfig, train: CrystalBatch) -> BatchStream:
 
 
 class DiffusionModule(lightning.LightningModule):
-    """A score network that learns from one dataset and is validated, by its averaged weights, on another."""
+    """A score network that learns from one dataset and is validated, by its averaged weights, on another.
+
+    Args:
+        config: the recipe.
+        network: with weights to start from; parameters that ask for no gradient stay as they are.
+        train: crystals to learn from.
+        validation: crystals to validate on.
+        progress: how far the run has come.
+        labels: of both, for a network that takes conditions.
+    """
 
     def __init__(
         self,
-        config: FitConfig,
+        config: RunConfig,
+        network: PairNetwork | AdaptedNetwork,
         train: CrystalBatch,
         validation: CrystalBatch,
         progress: Progress,
-        start: PairNetwork | None = None,
+        *,
+        labels: tuple[PropertyLabels, PropertyLabels] | None = None,
     ):
         super().__init__()
         self.config, self.progress = config, progress
         self.train_data, self.validation_data = train, validation
         self.mean_batch = make_stream(config, train).mean_size()
         self.process = CrystalProcess()
-        torch.manual_seed(config.seed)
-        self.network = PairNetwork(config.network)
-        if start is not None:
-            self.network.load_state_dict(start.state_dict())
+        self.network, self.labels = network, labels
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.hours = 0.0
         self.kept: dict[str, Tensor] | None = None  # weights of the training while a validation uses the average
@@ -67,7 +76,8 @@ class DiffusionModule(lightning.LightningModule):
         self.average = {name: value.to(self.device) for name, value in self.average.items()}
         asked = self.config.mixed_precision
         fast = self.device.type == "cuda" and has_bfloat16(self.device)
-        self.network.mixed_precision = fast if asked is None else asked
+        base = self.network if isinstance(self.network, PairNetwork) else self.network.network
+        base.mixed_precision = fast if asked is None else asked
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
 
@@ -83,6 +93,7 @@ class DiffusionModule(lightning.LightningModule):
             self.process,
             self.network,
             clean.to(device=self.device),
+            conditions=self.told(index, streams),
             weights=self.config.weights,
             times=self.config.times,
             generator=streams,
@@ -90,6 +101,20 @@ class DiffusionModule(lightning.LightningModule):
         self.recent.append(torch.stack([getattr(losses, name).detach().mean() for name in FIELDS]))
         self.under_way = (place, seen)
         return losses.total.sum() / self.mean_batch
+
+    def told(self, index: Tensor, streams: RandomStreams) -> Conditions | None:
+        """What the network is told about crystals in training: some of their labels."""
+        if self.labels is None:
+            return None
+        assert isinstance(self.config, FinetuneConfig)
+        labels = self.labels[0]
+        conditions = labels.conditions(
+            index,
+            uniform=streams.crystal_uniform(len(labels.values)),
+            dropout=self.config.dropout,
+            joint=self.config.joint_dropout,
+        )
+        return conditions.to(self.device)
 
     def advance(self) -> None:
         """Count an optimiser step and move the average of the weights."""
@@ -137,6 +162,7 @@ class DiffusionModule(lightning.LightningModule):
             self.process,
             self.network,
             clean,
+            conditions=None if self.labels is None else self.labels[1].conditions(index).to(self.device),
             weights=self.config.weights,
             generator=RandomStreams(VALIDATION_SEED, index, device=self.device),
         )

@@ -1,26 +1,17 @@
-"""Training on Lightning: check everything, begin or go on, run."""
+"""The training of a network."""
 
-import logging
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
-import numpy as np
 import torch
-from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset
-from druse_crystal.files import writable_folder, write_text
-from druse_crystal.settings import settings_text
-from druse_scores import PairNetwork, load_checkpoint
-from torch.utils.data import DataLoader
+from druse_scores import Checkpoint, PairNetwork, load_checkpoint, save_checkpoint
 
-from druse_train.batches import as_batch, fingerprint
+from druse_train.batches import as_batch
 from druse_train.config import FitConfig
-from druse_train.diffusion_module import DiffusionModule, make_stream
-from druse_train.recorder import STATE, Recorder, Resumed
-from druse_train.state import Origin, Progress, State, check_origin, load_state
+from druse_train.diffusion_module import DiffusionModule
+from druse_train.running import Show, Task, prepare, state_to_resume, train, training_parts
+from druse_train.state import Progress, State
 
 
 def fit(
@@ -30,7 +21,7 @@ def fit(
     *,
     resume: bool,
     card: dict[str, Any],
-    show: Callable[[str, dict[str, float]], None],
+    show: Show,
 ) -> Progress:
     """Train a network.
 
@@ -49,65 +40,38 @@ def fit(
     Raises:
         ValueError: if a split is empty, the state does not fit recipe and data, or the folder cannot be written to.
     """
-    small = dataset.num_atoms <= config.data.max_atoms
-    parts = {name: dataset.select(np.flatnonzero(small & (dataset.split == name))) for name in ("train", "val")}
-    for name, part in parts.items():
-        if len(part) == 0:
-            raise ValueError(
-                f"the dataset has no crystals with at most {config.data.max_atoms} atoms in split {name!r}: raise "
-                "data.max_atoms, or build the dataset with a share for each split (`druse-train data build`)"
-            )
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-
-    state = load_state(folder / STATE) if resume else None
+    parts = training_parts(config, dataset)
+    prepare(config)
+    state = state_to_resume(folder, resume=resume)
     start, runs = _start(config) if state is None else (None, _runs_behind(state, config, folder))
-    origin = Origin(seed=config.seed, data=fingerprint(parts.values()), runs=runs)
-    module = DiffusionModule(config, as_batch(parts["train"]), as_batch(parts["val"]), Progress(), start)
-    if state is not None:
-        check_origin(folder / STATE, state.origin, origin)
-        try:
-            module.network.load_state_dict(state.weights)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{folder / STATE} holds another network than the recipe asks for: resume with the recipe.yaml beside "
-                "it, or choose another --out"
-            ) from error
-        module.average, module.progress = state.average, state.progress
+    module = DiffusionModule(config, make_network(config, start), *map(as_batch, parts), Progress())
+    return train(module, parts, folder, state=state, task=Task(card=card, runs=runs, show=show, write=write_network))
 
-    resumed = [] if state is None else [Resumed(state.moments)]
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=config.devices,
-        max_steps=-1 if config.max_steps is None else max(0, config.max_steps - module.progress.step),
-        max_epochs=-1,
-        gradient_clip_val=config.optimizer.gradient_clip,
-        callbacks=[*resumed, Recorder(folder, card, origin, show)],
-        logger=_tensorboard(folder) if config.tensorboard else False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        val_check_interval=config.validate_every_steps,
-        check_val_every_n_epoch=None,
-        use_distributed_sampler=False,
+
+def make_network(config: FitConfig, start: PairNetwork | None = None) -> PairNetwork:
+    """The network of a recipe, with random weights of its seed or those of another."""
+    torch.manual_seed(config.seed)
+    network = PairNetwork(config.network)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    return network
+
+
+def write_network(module: DiffusionModule, folder: Path, provenance: dict[str, Any]) -> None:
+    """Write the averaged weights as a checkpoint."""
+    assert isinstance(module.config, FitConfig)
+    network = PairNetwork(module.config.network)
+    network.load_state_dict(module.average)
+    counts = torch.bincount(module.train_data.num_atoms)
+    save_checkpoint(
+        Checkpoint(
+            network=network,
+            num_atoms={n: int(k) for n, k in enumerate(counts.tolist()) if k},
+            elements=tuple(module.train_data.atomic_numbers.unique().tolist()),
+            provenance=provenance,
+        ),
+        folder,
     )
-    stream = replace(
-        make_stream(config, module.train_data),
-        start=module.progress.place,
-        rank=trainer.global_rank,
-        world=trainer.world_size,
-    )
-    buckets = size_buckets(parts["val"].num_atoms, pair_budget=config.data.pair_budget, max_batch=config.data.max_batch)
-    validation: Any = [torch.tensor(bucket) for bucket in buckets]  # a list is a dataset to torch
-    write_text(writable_folder(folder) / "recipe.yaml", settings_text(config))
-    trainer.fit(
-        module,
-        train_dataloaders=DataLoader(stream, batch_size=None, collate_fn=_unchanged),
-        val_dataloaders=DataLoader(validation, batch_size=None, collate_fn=_unchanged),
-    )
-    return replace(module.progress)
 
 
 def _start(config: FitConfig) -> tuple[PairNetwork | None, list[dict[str, Any]]]:
@@ -134,16 +98,3 @@ def _runs_behind(state: State, config: FitConfig, folder: Path) -> list[dict[str
     if config.init_from is None or not last.exists():
         return []
     return load_checkpoint(last).provenance.get("runs", [])[:-1]
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        return TensorBoardLogger(folder, name="tensorboard", version="")
-    except ModuleNotFoundError as error:
-        raise ValueError("tensorboard: true needs the package: pip install tensorboard") from error

@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning
 import torch
-from druse_scores import Checkpoint, PairNetwork, save_checkpoint
 from torch import Tensor
 
 from druse_train.diffusion_module import FIELDS, DiffusionModule
@@ -40,8 +39,21 @@ class Recorder(lightning.Callback):
         card: dict[str, Any],
         origin: Origin,
         show: Callable[[str, dict[str, float]], None],
+        write: Callable[[DiffusionModule, Path, dict[str, Any]], None],
+        patience: int | None = None,
     ):
-        self.folder, self.card, self.origin, self.show = folder, card, origin, show
+        """Choose what to keep, and where.
+
+        Args:
+            folder: of the run.
+            card: data and code.
+            origin: what the run began with.
+            show: called with news.
+            write: writes the averaged weights of a module into a folder, with their provenance.
+            patience: stop after so many validations without a better one.
+        """
+        self.folder, self.card, self.origin, self.show, self.write = folder, card, origin, show, write
+        self.patience, self.worse = patience, 0
         self.saved = self.mark = time.monotonic()
 
     def on_train_start(self, *_: Any) -> None:
@@ -90,8 +102,11 @@ class Recorder(lightning.Callback):
         if trainer.logger is not None:
             trainer.logger.log_metrics(values, step=progress.step)
         if values["val_total"] < progress.best:
-            progress.best = values["val_total"]
+            progress.best, self.worse = values["val_total"], 0
             self.write_checkpoint(module, self.folder / "best", values)
+        else:
+            self.worse += 1
+            trainer.should_stop = trainer.should_stop or self.worse == self.patience
         self.save(trainer, module)
         self.mark = time.monotonic()
 
@@ -111,10 +126,7 @@ class Recorder(lightning.Callback):
         self.saved = time.monotonic()
 
     def write_checkpoint(self, module: DiffusionModule, folder: Path, losses: dict[str, float]) -> None:
-        """Write the averaged weights as a checkpoint, with what this run and those before it went through."""
-        network = PairNetwork(module.config.network)
-        network.load_state_dict(module.average)
-        counts = torch.bincount(module.train_data.num_atoms)
+        """Write the averaged weights, with what this run and those before it went through."""
         progress = module.progress
         run = self.card | {
             "seed": module.config.seed,
@@ -126,15 +138,7 @@ class Recorder(lightning.Callback):
         provenance: dict[str, Any] = {name: round(sum(r[name] for r in runs), 3) for name in COUNTS} | {"runs": runs}
         if losses:
             provenance["validation"] = {name: round(value, 5) for name, value in losses.items()}
-        save_checkpoint(
-            Checkpoint(
-                network=network,
-                num_atoms={n: int(k) for n, k in enumerate(counts.tolist()) if k},
-                elements=tuple(module.train_data.atomic_numbers.unique().tolist()),
-                provenance=provenance,
-            ),
-            folder,
-        )
+        self.write(module, folder, provenance)
 
     def on_exception(self, trainer, module: DiffusionModule, exception: BaseException) -> None:
         """Ctrl-C and a polite kill lose nothing."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from druse_crystal import CrystalBatch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -34,6 +35,13 @@ class Conditions:
 
     values: dict[str, Tensor] = field(default_factory=dict)
     given: dict[str, Bool[Tensor, " b"]] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> "Conditions":
+        """The conditions on another device."""
+        return Conditions(
+            values={name: value.to(device) for name, value in self.values.items()},
+            given={name: given.to(device) for name, given in self.given.items()},
+        )
 
 
 @runtime_checkable

@@ -1,0 +1,82 @@
+"""The training of an adapter."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from druse_crystal.dataset import CrystalDataset
+from druse_guidance import AdaptedNetwork, Adapter, load_adapter, save_adapter
+from druse_scores import load_checkpoint, save_checkpoint
+
+from druse_train.batches import as_batch
+from druse_train.config import FinetuneConfig
+from druse_train.diffusion_module import DiffusionModule
+from druse_train.property_labels import labelled, learn_properties
+from druse_train.running import Show, Task, prepare, state_to_resume, train, training_parts
+from druse_train.state import Progress
+
+ADAPTER, BASE = "adapter.safetensors", "base"
+
+
+def finetune(
+    config: FinetuneConfig,
+    dataset: CrystalDataset,
+    folder: Path,
+    *,
+    resume: bool,
+    card: dict[str, Any],
+    show: Show,
+) -> Progress:
+    """Train an adapter on a network.
+
+    Args:
+        config: the recipe.
+        dataset: with a train and a val split, and labels.
+        folder: where ``recipe.yaml``, ``best/adapter.safetensors``, ``last``, ``state.safetensors`` and ``log.csv`` go;
+            beside an adapter the network, in ``base``, if it learnt too.
+        resume: continue from the folder's state.
+        card: data and code; goes into the provenance.
+        show: called with news about training and validation.
+
+    Returns:
+        how far it came.
+
+    Raises:
+        ValueError: if base or earlier adapters cannot be read or do not belong together, a property cannot be learnt
+            from the data, a split has no labels, the state does not fit, or the folder cannot be written to.
+    """
+    if not config.properties:
+        raise ValueError("properties is empty: name what the adapter is to learn, such as [{name: space_group}]")
+    checkpoint = load_checkpoint(config.base)
+    earlier = [load_adapter(path, base=checkpoint.network).adapter for path in config.adapters]
+    parts = training_parts(config, dataset)
+    properties = learn_properties(config.properties, parts[0])
+    (learnt, labels), (held_out, held_out_labels) = (labelled(properties, config.properties, part) for part in parts)
+    if not len(held_out):
+        raise ValueError("no crystal of split 'val' has a label: build the dataset with a larger share for it")
+    prepare(config)
+    torch.manual_seed(config.seed)
+    size = checkpoint.network.config
+    adapter = Adapter(properties, width=size.width, num_layers=size.num_layers)
+    network = AdaptedNetwork(checkpoint.network, [*earlier, adapter])
+    network.network.requires_grad_(not config.freeze_base)
+    for old in earlier:
+        old.requires_grad_(False)
+    module = DiffusionModule(
+        config, network, as_batch(learnt), as_batch(held_out), Progress(), labels=(labels, held_out_labels)
+    )
+
+    def write(module: DiffusionModule, folder: Path, provenance: dict[str, Any]) -> None:
+        kept = {name: value.clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(module.average)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not config.freeze_base:
+            both = replace(checkpoint, provenance=checkpoint.provenance | {"finetuned": provenance})
+            save_checkpoint(both, folder / BASE)
+        save_adapter(folder / ADAPTER, adapter, base=network.network, provenance=provenance)
+        network.load_state_dict(kept)
+
+    state = state_to_resume(folder, resume=resume)
+    task = Task(card=card, runs=[], show=show, write=write, patience=config.patience)
+    return train(module, (learnt, held_out), folder, state=state, task=task)

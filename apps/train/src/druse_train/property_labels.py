@@ -1,0 +1,104 @@
+"""Labels of crystals as conditions of a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from druse_crystal.dataset import CrystalDataset
+from druse_crystal.derived import DERIVED, derived_labels
+from druse_diffusion import Conditions
+from druse_guidance import Property
+from druse_guidance.properties import multi_hot
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from druse_train.config import PropertyConfig
+
+SYSTEM = "chemical_system"
+_KINDS = {"space_group": "space_group", SYSTEM: SYSTEM}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PropertyLabels:
+    """Labels of the crystals of one dataset, on the scale that is learnt.
+
+    Attributes:
+        values: by property, (b,) numbers or (b, k) rows; where nothing is known, anything.
+        known: by property, (b,) where there is a label.
+    """
+
+    values: dict[str, Float[Tensor, "b ..."]]
+    known: dict[str, Bool[Tensor, " b"]]
+
+    def conditions(
+        self, index: Tensor, *, uniform: Float[Tensor, "b p"] | None = None, dropout: float = 0.0, joint: bool = False
+    ) -> Conditions:
+        """The conditions of some crystals: what is known of them, but for what is withheld.
+
+        Args:
+            index: (b,) positions.
+            uniform: (b, p) numbers even in (0, 1), a column for each property; None: nothing is withheld.
+            dropout: how often a label is withheld.
+            joint: withhold all of a crystal together, by the first column.
+        """
+        given = {}
+        for column, (name, known) in enumerate(self.known.items()):
+            given[name] = known[index]
+            if uniform is not None:
+                given[name] = given[name] & (uniform[:, 0 if joint else column] >= dropout).cpu()
+        return Conditions(values={name: value[index] for name, value in self.values.items()}, given=given)
+
+
+def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
+    """Labels of one property as the dataset has them, or derived from the crystals: (b,) numbers, or (b, k) rows.
+
+    Raises:
+        ValueError: if there is no such column and nothing to derive it from, or it holds infinite numbers.
+    """
+    column = config.column or config.name
+    if column in dataset.labels:
+        if np.isinf(labels := dataset.labels[column]).any():
+            raise ValueError(f"the column {column!r} has labels that are infinite: correct or empty these cells")
+        return labels
+    if config.column is None and config.name == SYSTEM:
+        return multi_hot([sorted(set(crystal.atomic_numbers.tolist())) for crystal in dataset.crystals])
+    if config.column is None and config.name in DERIVED:
+        return derived_labels(config.name, dataset.crystals)
+    raise ValueError(
+        f"the dataset has no column {column!r}: it has {', '.join(dataset.labels) or 'none'}, and "
+        f"{', '.join((SYSTEM, *DERIVED))} follow from the crystals"
+    )
+
+
+def learn_properties(configs: Sequence[PropertyConfig], dataset: CrystalDataset) -> list[Property]:
+    """The properties of a recipe with the statistics of their labels in the training crystals.
+
+    Raises:
+        ValueError: for a column that does not exist, or labels that nothing can be learnt from.
+    """
+    properties = []
+    for config in configs:
+        kind = config.kind or _KINDS.get(config.name, "scalar")
+        unit = config.unit or (DERIVED[config.name][0] if config.name in DERIVED else "")
+        if kind == SYSTEM:
+            properties.append(Property(name=config.name, kind=kind, num_labels=len(raw_labels(config, dataset))))
+        else:
+            properties.append(Property(name=config.name, kind=kind, unit=unit).fitted(raw_labels(config, dataset)))
+    return properties
+
+
+def labelled(
+    properties: Sequence[Property], configs: Sequence[PropertyConfig], dataset: CrystalDataset
+) -> tuple[CrystalDataset, PropertyLabels]:
+    """The crystals of which some label is known, and their labels."""
+    raw = [raw_labels(config, dataset) for config in configs]
+    known = [~np.isnan(r) if r.ndim == 1 else np.full(len(r), True) for r in raw]
+    some = np.flatnonzero(np.any(known, axis=0))
+    values, there = {}, {}
+    for p, r, k in zip(properties, raw, known, strict=True):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            learnable = r if r.ndim == 2 else p.learnable(r)
+        values[p.name] = torch.tensor(np.nan_to_num(learnable[some], posinf=0, neginf=0)).float()
+        there[p.name] = torch.tensor(k[some])
+    return dataset.select(some), PropertyLabels(values=values, known=there)

@@ -1,0 +1,225 @@
+"""Fine-tuning: adapters learn what labels say, leave the base alone, stack, resume, and bad recipes are named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from druse_crystal import Crystal
+from druse_crystal.dataset import CrystalDataset
+from druse_diffusion import Conditions, CrystalProcess, RandomStreams, training_loss
+from druse_guidance import AdaptedNetwork, load_adapter
+from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint, weights_hash
+from druse_train.batches import as_batch
+from druse_train.cli import app
+from druse_train.config import PropertyConfig, read_finetune_recipe
+from druse_train.property_labels import labelled, learn_properties
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+TINY = PairNetworkConfig(width=16, pair_width=8, vector_width=4, num_layers=1, num_radial=4, num_harmonics=2)
+RECIPE = """
+base: base
+properties:
+  - {name: size, kind: log_scalar, unit: Å, column: edge}
+  - {name: space_group}
+dropout: 0.2
+data: {pair_budget: 200}
+optimizer: {warmup_steps: 2, ema_decay: 0.9, lr: 0.01}
+validate_every_steps: 10
+checkpoint_every_minutes: 100
+max_steps: 20
+mixed_precision: false
+threads: 1
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Cubic crystals whose edge is a label, of half of them known; two kinds of element."""
+    rng = np.random.default_rng(0)
+    crystals, edges = [], []
+    for i in range(60):
+        edge = rng.uniform(3, 8)
+        n = 1 + i % 2
+        crystals.append(
+            Crystal(
+                lattice=edge * np.eye(3),
+                frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5]])[:n],
+                atomic_numbers=np.array([3, 8 + 8 * (i % 3 == 0)])[:n],
+            )
+        )
+        edges.append(edge if i % 4 else np.nan)
+    data = CrystalDataset(
+        ids=[f"c{i}" for i in range(60)],
+        crystals=crystals,
+        labels={"edge": edges, "few": [1.0, 2.0] + 58 * [np.nan], "broken": [*range(1, 60), np.inf]},
+        split=["val" if i % 5 == 4 else "train" for i in range(60)],
+    )
+    data.write(tmp_path / "data.parquet")
+    return data
+
+
+@pytest.fixture
+def base(tmp_path):
+    torch.manual_seed(0)
+    network = PairNetwork(TINY)
+    for parameter in network.parameters():  # heads start as zero, and an adapter acts through them
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    checkpoint = Checkpoint(network=network, num_atoms={1: 24, 2: 24}, elements=(3, 8, 16))
+    save_checkpoint(checkpoint, tmp_path / "base")
+    return load_checkpoint(tmp_path / "base").network
+
+
+def run(tmp_path, *options, recipe=RECIPE, out="run"):
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    arguments = ["finetune", tmp_path / "recipe.yaml", "--data", tmp_path / "data.parquet", "--out", tmp_path / out]
+    return CliRunner().invoke(app, [str(a) for a in (*arguments, *options)])
+
+
+def changed(**settings):
+    """The recipe with some settings replaced, each as YAML."""
+    return yaml.safe_dump(yaml.safe_load(RECIPE) | {key: yaml.safe_load(str(value)) for key, value in settings.items()})
+
+
+def test_no_property_is_nothing_to_learn(tmp_path, dataset, base):
+    result = run(tmp_path, recipe=changed(properties="[]"))
+    assert result.exit_code == 2
+    assert "properties is empty: name what the adapter is to learn" in result.stderr
+
+
+def held_out_loss(network, config, dataset, *, told):
+    """Of the lattice, averaged over crystals and times."""
+    properties = learn_properties(config.properties, dataset.subset("train"))
+    part, labels = labelled(properties, config.properties, dataset.subset("val"))
+    clean, index = as_batch(part), torch.arange(len(part))
+    total = 0.0
+    for seed in range(8):
+        losses = training_loss(
+            CrystalProcess(),
+            network,
+            clean,
+            conditions=labels.conditions(index) if told else None,
+            generator=RandomStreams(seed, index),
+        )
+        total += float(losses.lattice.mean())
+    return total / 8
+
+
+def test_an_adapter_learns_what_its_labels_say_and_leaves_the_base_alone(tmp_path, dataset, base):
+    before = weights_hash(base)
+    recipe = changed(max_steps=300, validate_every_steps=100)
+    result = run(tmp_path, "--json", recipe=recipe)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["steps"] == 300
+    assert weights_hash(load_checkpoint(tmp_path / "base").network) == before
+    assert not (tmp_path / "run" / "best" / "base").exists()
+    stored = load_adapter(tmp_path / "run" / "best" / "adapter.safetensors", base=base)
+    size, group = stored.adapter.properties["size"], stored.adapter.properties["space_group"]
+    known = dataset.labels["edge"][(dataset.split == "train") & ~np.isnan(dataset.labels["edge"])]
+    assert (size.kind, size.unit, size.num_labels) == ("log_scalar", "Å", len(known))
+    assert size.levels[-1] == pytest.approx(known.max())
+    assert group.groups == (221,)
+    assert stored.provenance["runs"][0]["steps"] >= 100
+    config = read_finetune_recipe(tmp_path / "recipe.yaml")
+    adapted = AdaptedNetwork(base, [stored.adapter])
+    told, untold = (held_out_loss(adapted, config, dataset, told=told) for told in (True, False))
+    plain = held_out_loss(base, config, dataset, told=False)
+    assert untold == pytest.approx(plain, abs=1e-6)  # without conditions the model is the base
+    assert told < 0.8 * untold  # knowing the edge, the lattice is guessed better
+
+
+def test_a_base_that_learns_too_is_written_beside_the_adapter(tmp_path, dataset, base):
+    assert run(tmp_path, recipe=RECIPE + "freeze_base: false\n").exit_code == 0
+    best = tmp_path / "run" / "best"
+    learnt = load_checkpoint(best / "base").network
+    assert weights_hash(learnt) != weights_hash(base)
+    load_adapter(best / "adapter.safetensors", base=learnt)
+    with pytest.raises(ValueError, match="another base"):
+        load_adapter(best / "adapter.safetensors", base=base)
+
+
+def test_an_adapter_on_an_adapted_model_keeps_the_first_property(tmp_path, dataset, base):
+    assert run(tmp_path, out="first").exit_code == 0
+    first = tmp_path / "first" / "best" / "adapter.safetensors"
+    second = changed(properties="[{name: density}]", adapters="[first/best/adapter.safetensors]")
+    content = first.read_bytes()
+    result = run(tmp_path, recipe=second, out="second")
+    assert result.exit_code == 0, result.output
+    assert first.read_bytes() == content
+    files = [tmp_path / out / "best" / "adapter.safetensors" for out in ("first", "second")]
+    adapters = [load_adapter(file, base=base).adapter for file in files]
+    both, batch = AdaptedNetwork(base, adapters), as_batch(dataset.select([0, 1, 2]))
+    assert list(both.properties) == ["size", "space_group", "density"]
+    asked = Conditions(values={"size": torch.zeros(3)}, given={"size": torch.tensor([True] * 3)})
+    t = torch.tensor([0.3, 0.5, 0.8])
+    assert torch.equal(both(batch, t, asked).lattice, AdaptedNetwork(base, adapters[:1])(batch, t, asked).lattice)
+    twice = run(tmp_path, recipe=changed(adapters="[first/best/adapter.safetensors]"), out="x")
+    assert twice.exit_code == 2
+    assert "comes with two adapters" in twice.stderr
+
+
+def test_a_stopped_and_resumed_run_follows_the_same_path(tmp_path, dataset, base):
+    assert run(tmp_path, out="whole").exit_code == 0
+    half = RECIPE.replace("max_steps: 20", "max_steps: 7")
+    assert run(tmp_path, recipe=half, out="parts").exit_code == 0
+    assert run(tmp_path, "--resume", out="parts").exit_code == 0
+    whole, parts = (load_file(tmp_path / out / "last" / "adapter.safetensors") for out in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+
+
+def test_it_stops_when_nothing_gets_better(tmp_path, dataset, base):
+    recipe = changed(max_steps=1000, validate_every_steps=2, optimizer="{lr: 1.0e-12}")
+    result = run(tmp_path, "--json", recipe=recipe + "patience: 3\n")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["steps"] < 200
+
+
+def test_dropout_of_labels_each_by_itself_or_together(dataset):
+    configs = (PropertyConfig(name="size", column="edge"), PropertyConfig(name="density"))
+    part, labels = labelled(learn_properties(configs, dataset), configs, dataset)
+    index = torch.arange(len(part)).repeat(100)
+    uniform = torch.rand(len(index), 2, generator=torch.Generator().manual_seed(0))
+    alone = labels.conditions(index, uniform=uniform, dropout=0.3).given
+    known = labels.known["size"][index]
+    assert torch.equal(labels.known["size"], torch.tensor(~np.isnan(dataset.labels["edge"])))
+    assert not alone["size"][~known].any()
+    assert float(alone["size"][known].float().mean()) == pytest.approx(0.7, abs=0.03)
+    both = (alone["size"] & alone["density"])[known].float().mean()
+    assert float(both) == pytest.approx(0.49, abs=0.03)
+    joint = labels.conditions(index, uniform=uniform, dropout=0.3, joint=True).given
+    assert torch.equal(joint["size"][known], joint["density"][known])
+    assert all(given.all() for given in labels.conditions(index[known]).given.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("column: edge", "column: price"), "no column 'price': it has edge, few, broken"),
+        (("column: edge", "column: few"), "size has 2 labels, at least 3 are needed"),
+        (("column: edge", "column: broken"), "infinite"),
+        (("{name: space_group}", "{name: beauty}"), "no column 'beauty'"),
+        (("{name: space_group}", "{name: size}"), "no column 'size'"),
+        (("kind: log_scalar", "kind: colour"), "of kind 'colour'"),
+        (("base: base", "base: nowhere"), "does not exist"),
+        (("dropout: 0.2", "dropout: 1.0"), "dropout is 1.0"),
+        (("dropout: 0.2", "dropuot: 0.2"), "dropuot: no such setting"),
+        (("base: base", "base: base\nadapters: [none.safetensors]"), "none.safetensors does not exist"),
+        (("properties:", "properties: []\nignored:"), "ignored: no such setting"),
+    ],
+)
+def test_bad_recipes_are_one_sentence(tmp_path, dataset, base, change, words):
+    result = run(tmp_path, recipe=RECIPE.replace(*change))
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_in_the_package_is_sound(tmp_path):
+    from druse_train.cli import RECIPES
+
+    config = read_finetune_recipe(RECIPES / "properties.yaml")
+    assert [p.name for p in config.properties] == ["chemical_system", "space_group", "hhi_score", "density"]
