@@ -8,6 +8,7 @@ import typer
 from druse_evaluate.cli import Device, Phonons, PotentialName, Rattle
 from druse_evaluate.cli import app as evaluate_app
 from druse_generate.cli import (
+    Adapters,
     AsJson,
     ChemicalSystem,
     Correctors,
@@ -15,6 +16,7 @@ from druse_generate.cli import (
     Elements,
     Exclude,
     Formula,
+    Guidance,
     Include,
     Keep,
     LatticeTemperature,
@@ -31,6 +33,7 @@ from druse_generate.cli import (
     Strength,
     Substitute,
     Symmetric,
+    Targets,
     Temperature,
 )
 from druse_generate.cli import app as generate_app
@@ -80,6 +83,9 @@ def discover(
     keep: Keep = None,
     substitute: Substitute = None,
     strength: Strength = None,
+    targets: Targets = None,
+    adapters: Adapters = None,
+    guidance: Guidance = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
@@ -131,6 +137,9 @@ def discover(
             keep=keep,
             substitute=substitute,
             strength=strength,
+            targets=targets or (),
+            adapters=adapters or (),
+            guidance=guidance,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,

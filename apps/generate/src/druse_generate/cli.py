@@ -66,6 +66,22 @@ Strength = Annotated[
     float | None,
     typer.Option("--strength", help="Variations of that structure: 0.1 near, 1 any.", show_default=False),
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--property",
+        help="dft_band_gap=1..2, hhi_score<=1500, space_group=225, ...; can be repeated; `info` lists what is known.",
+        show_default=False,
+    ),
+]
+Adapters = Annotated[
+    list[Path] | None,
+    typer.Option("--adapter", help="Adapter that knows such a property; can be repeated.", show_default=False),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="How hard properties pull: 1 as learnt, 2 by default.", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by default.", show_default=False)]
 SamplerName = Annotated[
     str | None,
@@ -112,6 +128,9 @@ def generate_command(
     keep: Keep = None,
     substitute: Substitute = None,
     strength: Strength = None,
+    targets: Targets = None,
+    adapters: Adapters = None,
+    guidance: Guidance = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
@@ -155,6 +174,9 @@ def generate_command(
             keep=keep,
             substitute=substitute,
             strength=strength,
+            targets=targets or (),
+            adapters=adapters or (),
+            guidance=guidance,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,
@@ -175,18 +197,24 @@ def generate_command(
 
 
 @app.command()
-def info(model: Model = None, as_json: AsJson = False) -> None:
+def info(model: Model = None, adapters: Adapters = None, as_json: AsJson = False) -> None:
     """Show what a model is, what it was trained on, and what can be asked of it."""
     from druse_crystal.console import user_errors
 
     with user_errors("druse info"):
         from ase.data import chemical_symbols
+        from druse_guidance import load_adapter
         from druse_scores import load_checkpoint
 
         from druse_generate.config import MODEL, SAMPLERS
+        from druse_generate.property_request import adapter_files
 
         folder = model or MODEL
         checkpoint = load_checkpoint(folder)
+        known = {}
+        for path in [*adapter_files(folder), *(adapters or ())]:
+            for name, described in load_adapter(path, base=checkpoint.network).adapter.properties.items():
+                known[f"{name} ({path.name})"] = described.describe()
         facts = {
             "model": str(folder) if model else "the model that ships with druse-generate",
             "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
@@ -194,6 +222,7 @@ def info(model: Model = None, as_json: AsJson = False) -> None:
             "num_atoms": [min(checkpoint.num_atoms), max(checkpoint.num_atoms)],
             "training_crystals": sum(checkpoint.num_atoms.values()),
             "elements": [chemical_symbols[z] for z in checkpoint.elements],
+            "properties": known or "none: add an adapter (`druse-train finetune`)",
             "samplers": {name: f"{s.steps} steps, {s.evaluations} evaluations" for name, s in SAMPLERS.items()},
             "provenance": checkpoint.provenance,
         }

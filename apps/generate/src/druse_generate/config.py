@@ -1,6 +1,7 @@
 """How crystals are drawn."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from druse_crystal.settings import override
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
 
 from druse_generate.composition_request import CompositionRequest
+from druse_generate.property_request import PropertyRequest
 from druse_generate.seed_request import SeedRequest
 
 MODEL = Path(__file__).parent / "model"
@@ -121,6 +123,7 @@ class GenerateConfig:
         composition: elements and their numbers.
         symmetry: space group.
         seed_structure: a structure to start from.
+        properties: what they shall be.
         sampler: how to draw.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
             decides speed and memory, not the result.
@@ -132,6 +135,7 @@ class GenerateConfig:
     composition: CompositionRequest = field(default_factory=CompositionRequest)
     symmetry: SymmetryRequest = field(default_factory=SymmetryRequest)
     seed_structure: SeedRequest = field(default_factory=SeedRequest)
+    properties: PropertyRequest = field(default_factory=PropertyRequest)
     sampler: SamplerConfig = SAMPLERS["fast"]
     batch_pairs: int = 12000
 
@@ -170,6 +174,8 @@ def with_options(
     num_atoms: str | None = None,
     sampler: str | None = None,
     seed_structure: Path | None = None,
+    targets: Sequence[str] = (),
+    adapters: Sequence[Path] = (),
     **changes: str | float | bool | None,
 ) -> GenerateConfig:
     """The settings with those replaced that were given (not None) on the command line.
@@ -181,6 +187,8 @@ def with_options(
         num_atoms: such as ``8`` or ``4-12``.
         sampler: a name of ``SAMPLERS``.
         seed_structure: file of a structure to start from.
+        targets: of properties, such as ``dft_band_gap=1..2``; they take the place of those of the settings.
+        adapters: files; they take the place of those of the settings.
         changes: single fields of the composition, of the symmetry, of what is done to that structure, or of the
             sampler. Elements, a chemical system or a formula take the place of whichever of these the settings have.
 
@@ -191,13 +199,16 @@ def with_options(
         raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
     chosen = config.sampler if sampler is None else SAMPLERS[sampler]
 
-    def those_of(section: CompositionRequest | SymmetryRequest | SeedRequest | SamplerConfig) -> dict[str, Any]:
+    def those_of(section: Any) -> dict[str, Any]:
         return {f.name: changes[f.name] for f in fields(section) if changes.get(f.name) is not None}
 
     composition = those_of(config.composition)
     if composition.keys() & _ALTERNATIVES:
         composition = dict.fromkeys(_ALTERNATIVES) | composition
     seed_request = those_of(config.seed_structure) | ({} if seed_structure is None else {"structure": seed_structure})
+    properties = those_of(config.properties)
+    properties |= {"targets": tuple(targets)} if targets else {}
+    properties |= {"adapters": tuple(adapters)} if adapters else {}
     return override(
         config,
         num=num,
@@ -206,6 +217,7 @@ def with_options(
         composition=replace(config.composition, **composition),
         symmetry=replace(config.symmetry, **those_of(config.symmetry)),
         seed_structure=replace(config.seed_structure, **seed_request),
+        properties=replace(config.properties, **properties),
         sampler=replace(chosen, **those_of(chosen)),
     )
 

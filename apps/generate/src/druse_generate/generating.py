@@ -8,7 +8,18 @@ import torch
 from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.batch import size_buckets
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, RandomStreams, ReverseProcess, ScoreModel, sample
-from druse_guidance import AllowedElements, CountedSpecies, KnownParts, RequiredElements, SymmetricProcess, first_atoms
+from druse_guidance import (
+    AdaptedNetwork,
+    Adapter,
+    AllowedElements,
+    ClassifierFreeGuidance,
+    CountedSpecies,
+    KnownParts,
+    RequiredElements,
+    SymmetricProcess,
+    first_atoms,
+)
+from druse_guidance.targets import conditions_of
 from druse_scores import Checkpoint
 
 from druse_generate.config import GenerateConfig
@@ -34,6 +45,7 @@ def generate(
     checkpoint: Checkpoint,
     config: GenerateConfig,
     *,
+    adapters: Sequence[Adapter] = (),
     skip: frozenset[int] = frozenset(),
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[list[Draw]]:
@@ -45,13 +57,14 @@ def generate(
     Args:
         checkpoint: the model.
         config: what to draw.
+        adapters: that know the properties asked for.
         skip: indices that are there already.
         on_progress: called after every step with the number of crystals done, a fraction for those under way.
 
     Raises:
         ValueError: for a request that cannot be met (``planning.check``).
     """
-    wishes = check(checkpoint, config)
+    wishes = check(checkpoint, config, adapters)
     model = restricted_model(checkpoint, wishes)
     device = next(checkpoint.network.parameters()).device
     times = sampling_times(wishes)
@@ -72,6 +85,7 @@ def generate(
             _template(batch, device),
             times=times,
             n_corrector_steps=config.sampler.corrector_steps,
+            conditions=conditions_of(wishes.targets, [plan.asked for plan in batch]).to(device),
             start=known.known if known is not None and times[0] < 1 else None,
             generator=RandomStreams(config.seed, torch.tensor([plan.index for plan in batch]), device=device),
             on_step=on_step,
@@ -82,12 +96,18 @@ def generate(
 
 
 def restricted_model(checkpoint: Checkpoint, wishes: Wishes) -> ScoreModel:
-    """The network, held to the elements that the request allows and led to those that have to occur.
+    """The network, led to the properties asked for, held to the elements allowed, led to those that have to occur.
 
     Raises:
         ValueError: for an element that no training crystal held, or too many at once.
     """
-    model = AllowedElements(checkpoint.network, wishes.allowed, known=checkpoint.elements)
+    model: ScoreModel = checkpoint.network
+    if wishes.targets:
+        device = next(checkpoint.network.parameters()).device
+        request = wishes.config.properties
+        adapted = AdaptedNetwork(checkpoint.network, wishes.adapters).to(device).eval()
+        model = ClassifierFreeGuidance(model=adapted, scale=request.guidance, interval=request.interval)
+    model = AllowedElements(model, wishes.allowed, known=checkpoint.elements)
     return RequiredElements(model, wishes.required) if wishes.required else model
 
 

@@ -12,15 +12,17 @@ from druse_crystal.dataset import load_embedded
 from druse_crystal.lattice import symmetric_form
 from druse_crystal.site_symmetry import SiteSymmetry, find_site_symmetry
 from druse_diffusion import MASK, RandomStreams
-from druse_guidance import ElementCounts
+from druse_guidance import Adapter, ElementCounts, Target
 from druse_scores import Checkpoint
 from jaxtyping import Bool, Float64, Int64
 
 from druse_generate.config import GenerateConfig
 from druse_generate.known_sites import KnownSites
+from druse_generate.property_request import properties_of
 from druse_generate.seed_request import Seed
 
 _SIZES = 1 << 31  # added to the index of a crystal, so that sizes and noise use different numbers
+_TARGETS = 1 << 32  # the same for what is asked for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +56,7 @@ class Plan:
         bounds: on the atoms of each element; None: whatever comes.
         sites: that it has to occupy; None: whatever comes.
         known: what it starts from or keeps; None: nothing.
+        asked: of each target of the request what this crystal is asked for.
     """
 
     index: int
@@ -61,6 +64,7 @@ class Plan:
     bounds: ElementCounts | None = None
     sites: SiteSymmetry | None = None
     known: KnownCrystal | None = None
+    asked: tuple[Float64[np.ndarray, "_"], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +79,8 @@ class Wishes:
         seed: the structure to start from, if there is one.
         allowed: atomic numbers that atoms which are not kept may have.
         required: atomic numbers that such atoms have to bring.
+        targets: of properties.
+        adapters: that know these.
     """
 
     config: GenerateConfig
@@ -84,6 +90,8 @@ class Wishes:
     seed: Seed | None
     allowed: tuple[int, ...]
     required: tuple[int, ...]
+    targets: tuple[Target, ...]
+    adapters: tuple[Adapter, ...]
 
     def plans(self, indices: Sequence[int]) -> list[Plan]:
         """What the crystals with these numbers shall be: a function of the seed and their number alone."""
@@ -91,9 +99,11 @@ class Wishes:
             return []
         streams = RandomStreams(self.config.seed, torch.tensor(indices, dtype=torch.long) + _SIZES)
         uniform = streams.crystal_uniform(1).squeeze(-1).double().tolist()
-        return [self._plan(index, u) for index, u in zip(indices, uniform, strict=True)]
+        streams = RandomStreams(self.config.seed, torch.tensor(indices, dtype=torch.long) + _TARGETS)
+        levels = streams.crystal_uniform(max(1, len(self.targets))).double().tolist()
+        return [self._plan(index, u, level) for index, u, level in zip(indices, uniform, levels, strict=True)]
 
-    def _plan(self, index: int, uniform: float) -> Plan:
+    def _plan(self, index: int, uniform: float, levels: Sequence[float]) -> Plan:
         if self.sites:
             sites = self.sites[int(uniform * len(self.sites))]
             size = sites.num_atoms
@@ -101,11 +111,23 @@ class Wishes:
             sites, shares = None, np.cumsum(np.array(self.weights) / sum(self.weights))
             size = self.sizes[int(np.searchsorted(shares[:-1], uniform))]
         known = None if self.seed is None else arrange(self.seed, size, sites, [self.config.seed, index])
-        return Plan(index=index, num_atoms=size, bounds=self.config.composition.bounds(size), sites=sites, known=known)
+        return Plan(
+            index=index,
+            num_atoms=size,
+            bounds=self.config.composition.bounds(size),
+            sites=sites,
+            known=known,
+            asked=tuple(t.draw(level) for t, level in zip(self.targets, levels, strict=False)),
+        )
 
 
-def check(checkpoint: Checkpoint, config: GenerateConfig) -> Wishes:
+def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Adapter] = ()) -> Wishes:
     """Check a request against a model.
+
+    Args:
+        checkpoint: the model.
+        config: the request.
+        adapters: that know the properties asked for.
 
     Raises:
         ValueError: if the model does not know the numbers of atoms or the elements asked for, wishes exclude each
@@ -124,7 +146,15 @@ def check(checkpoint: Checkpoint, config: GenerateConfig) -> Wishes:
     sites = _sites(config, seed, sizes)
     weights = tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
     return Wishes(
-        config=config, sizes=sizes, weights=weights, sites=sites, seed=seed, allowed=allowed, required=required
+        config=config,
+        sizes=sizes,
+        weights=weights,
+        sites=sites,
+        seed=seed,
+        allowed=allowed,
+        required=required,
+        targets=config.properties.read(properties_of(adapters)),
+        adapters=tuple(adapters),
     )
 
 

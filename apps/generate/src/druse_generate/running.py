@@ -16,8 +16,10 @@ from druse_scores import load_checkpoint
 from druse_generate.config import GenerateConfig
 from druse_generate.generating import Draw, generate, restricted_model
 from druse_generate.planning import check
+from druse_generate.property_request import choose_adapters
+from druse_generate.target_report import targets_met
 
-REQUESTS = ("composition", "symmetry", "seed_structure")
+REQUESTS = ("composition", "symmetry", "seed_structure", "properties")
 """Sections that decide a run only if something was asked for, so that they do not end runs begun without them."""
 
 
@@ -33,11 +35,19 @@ def draw_into(
         ValueError: if the checkpoint is broken, the request impossible, or the folder holds another run.
     """
     checkpoint = load_checkpoint(model, device=device)
-    restricted_model(checkpoint, check(checkpoint, config))  # refuses the impossible before there is a folder
+    adapters = choose_adapters(model, checkpoint.network, config.properties)
+    wishes = check(checkpoint, config, list(adapters.values()))
+    restricted_model(checkpoint, wishes)  # refuses the impossible before there is a folder
+    for target in wishes.targets:
+        if target.warning:
+            display.warn(target.warning)
     model_hash = file_hash(model / "weights.safetensors")
     settings: dict[str, Any] = asdict(config) | {"model": model_hash}
     if (structure := config.seed_structure.structure) is not None:
         settings["seed_structure"] |= {"structure": str(structure), "hash": file_hash(structure)}
+    if config.properties.restricts:
+        names = [str(path) for path in config.properties.adapters]
+        settings["properties"] |= {"adapters": names, "hashes": [file_hash(path) for path in adapters]}
     # more crystals of the same run, or another batch size, give the same crystals
     left_out = {"num", "batch_pairs", *(name for name in REQUESTS if not getattr(config, name).restricts)}
     decisive = {name: value for name, value in settings.items() if name not in left_out}
@@ -64,10 +74,14 @@ def draw_into(
 
     tell(0)
     with manifest.stage("generation"):
-        for batch in generate(checkpoint, config, skip=frozenset(draws), on_progress=tell):
+        for batch in generate(
+            checkpoint, config, adapters=list(adapters.values()), skip=frozenset(draws), on_progress=tell
+        ):
             for draw in batch:
                 journal.keep({"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message})
                 draws[draw.index] = draw
+    if wishes.targets:
+        manifest.results["targets"] = targets_met(wishes, list(draws.values()))
     return [draws[i] for i in range(config.num)]
 
 

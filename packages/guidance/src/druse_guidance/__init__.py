@@ -10,6 +10,7 @@ from druse_guidance.known_parts import KnownParts
 from druse_guidance.properties import Property
 from druse_guidance.required_elements import RequiredElements
 from druse_guidance.symmetric_process import SymmetricProcess, first_atoms
+from druse_guidance.targets import Target, parse_target
 
 __all__ = [
     "AdaptedNetwork",
@@ -23,8 +24,10 @@ __all__ = [
     "Property",
     "RequiredElements",
     "SymmetricProcess",
+    "Target",
     "first_atoms",
     "load_adapter",
     "parse_elements",
+    "parse_target",
     "save_adapter",
 ]

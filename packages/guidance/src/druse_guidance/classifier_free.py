@@ -33,13 +33,7 @@ class ClassifierFreeGuidance:
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
-        if not 0 <= self.scale < float("inf"):
-            raise ValueError(f"the guidance scale is {self.scale}, it must be a number and not negative")
-        low, high = self.interval
-        if not 0 <= low <= high <= 1:
-            raise ValueError(
-                f"guidance acts from t = {low} to {high}: give two times between 0 and 1, the lower one first"
-            )
+        check_guidance(self.scale, self.interval)
 
     def __call__(self, noisy: CrystalBatch, t: Float[Tensor, " b"], conditions: Conditions | None = None) -> Prediction:
         """The guided prediction; both passes in one batch, one pass where one is enough."""
@@ -62,6 +56,15 @@ class ClassifierFreeGuidance:
             frac_coords=guided(both.frac_coords, on_atoms),
             species_logits=guided(both.species_logits, on_atoms),
         )
+
+
+def check_guidance(scale: float, interval: tuple[float, float]) -> None:
+    """Raise ValueError for a scale or an interval of times that makes no sense."""
+    if not 0 <= scale < float("inf"):
+        raise ValueError(f"the guidance scale is {scale}, it must be a number and not negative")
+    low, high = interval
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"guidance acts from t = {low} to {high}: give times between 0 and 1, the lower one first")
 
 
 def _twice(batch: CrystalBatch) -> CrystalBatch:

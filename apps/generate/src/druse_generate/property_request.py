@@ -1,0 +1,113 @@
+"""Which properties a crystal shall have, and the adapters that know them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from druse_guidance import Adapter, Property, Target, load_adapter, parse_target
+from druse_guidance.classifier_free import check_guidance
+from druse_scores import PairNetwork
+
+ADAPTERS = "adapters"
+"""Folder inside of a checkpoint's, with adapters that belong to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropertyRequest:
+    """What was asked of properties, and how hard to pull.
+
+    Attributes:
+        targets: such as ``dft_band_gap=1..2`` or ``space_group=225``; see ``druse_guidance.parse_target``.
+        adapters: files of adapters, besides those that come with the model.
+        guidance: scale of classifier-free guidance; 1 is the conditional model, more pulls harder and pays with
+            diversity.
+        interval: times between which guidance acts.
+
+    Raises:
+        ValueError: for a guidance that makes no sense, or that would leave the targets out of account.
+    """
+
+    targets: tuple[str, ...] = ()
+    adapters: tuple[Path, ...] = ()
+    guidance: float = 2.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self):
+        check_guidance(self.guidance, self.interval)
+        if self.targets and self.guidance == 0:
+            raise ValueError(
+                f"{' and '.join(self.targets)} cannot be met with a guidance of 0, which leaves properties out of "
+                "account: leave the guidance out, or give 1 or more"
+            )
+        if self.adapters and not self.targets:
+            raise ValueError(
+                f"the adapter {self.adapters[0]} was given and nothing asked of it: name a property, such as "
+                "space_group=225, or leave the adapter out"
+            )
+
+    @property
+    def restricts(self) -> bool:
+        """Whether anything was asked for."""
+        return bool(self.targets)
+
+    def read(self, properties: dict[str, Property]) -> tuple[Target, ...]:
+        """The targets, checked against what the model knows.
+
+        Raises:
+            ValueError: for a target that makes no sense to the model, or two of one property.
+        """
+        found = tuple(parse_target(text, properties) for text in self.targets)
+        names = [target.property.name for target in found]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name} was asked for more than once: write one target, such as a range")
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the properties that were asked for, as far as the targets can be read."""
+        return tuple(text.split("=")[0].rstrip("<> ").strip() for text in self.targets)
+
+
+def adapter_files(model: Path) -> list[Path]:
+    """The adapters that come with a checkpoint."""
+    return sorted((model / ADAPTERS).glob("*.safetensors"))
+
+
+def choose_adapters(model: Path, base: PairNetwork, request: PropertyRequest) -> dict[Path, Adapter]:
+    """Read the adapters of a request: the files given, and of those that come with the model as few as are needed.
+
+    Args:
+        model: checkpoint folder.
+        base: its network.
+        request: what was asked for.
+
+    Returns:
+        adapters by file; where something is asked for that no adapter knows, all that come with the model, so that a
+        message can name what there is.
+
+    Raises:
+        AdapterError: for a file that is broken or belongs to another base.
+    """
+    if not request.restricts:
+        return {}
+    chosen = {path: load_adapter(path, base=base).adapter for path in request.adapters}
+    missing = set(request.names) - _names(chosen.values())
+    shipped = {path: load_adapter(path, base=base).adapter for path in adapter_files(model)} if missing else {}
+    while missing and shipped:  # one that brings most comes first; one that brings nothing only for the message
+        path = max(shipped, key=lambda path: len(missing & _names([shipped[path]])))
+        chosen[path] = shipped[path]
+        missing -= _names([chosen[path]])
+        shipped = {
+            path: adapter for path, adapter in shipped.items() if not _names([adapter]) & _names(chosen.values())
+        }
+    return chosen
+
+
+def _names(adapters: Iterable[Adapter]) -> set[str]:
+    return {name for adapter in adapters for name in adapter.properties}
+
+
+def properties_of(adapters: Sequence[Adapter]) -> dict[str, Property]:
+    """All properties that some adapters know, by name."""
+    return {name: p for adapter in adapters for name, p in adapter.properties.items()}

@@ -1,0 +1,129 @@
+"""Properties: adapters are found, targets are met by a model that listens, and bad requests are one sentence."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from druse_generate.cli import app
+from druse_generate.config import GenerateConfig, PropertyRequest, SamplerConfig
+from druse_generate.generating import generate
+from druse_generate.planning import check
+from druse_guidance import Adapter, Property, load_adapter, save_adapter
+from druse_scores import load_checkpoint
+from typer.testing import CliRunner
+
+SHORT = SamplerConfig(steps=8, corrector_steps=0)
+DENSITY = Property(name="density", unit="g/cm³").fitted(np.linspace(1, 10, 50))
+GROUP = Property(name="space_group", kind="space_group").fitted([1.0, 62, 225])
+GAP = Property(name="dft_band_gap", unit="eV").fitted(np.linspace(0, 5, 50))
+SYSTEM = Property(name="chemical_system", kind="chemical_system", num_labels=7)
+
+
+@pytest.fixture(scope="module")
+def model(save_tiny):
+    """A model with two adapters, and one that lies elsewhere."""
+    folder = save_tiny(num_atoms={2: 30, 4: 50}, elements=(3, 8, 11, 17, 26))
+    network = load_checkpoint(folder).network
+    (folder / "adapters").mkdir()
+    for name, properties in (("a", (DENSITY, GROUP)), ("b", (DENSITY,)), ("c", (SYSTEM,)), ("../elsewhere", (GAP,))):
+        torch.manual_seed(0)
+        adapter = Adapter(properties, width=network.config.width, num_layers=network.config.num_layers)
+        for parameter in adapter.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        save_adapter(folder / "adapters" / f"{name}.safetensors", adapter, base=network)
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_a_property_changes_what_is_drawn_and_guidance_how_much(model):
+    checkpoint = load_checkpoint(model)
+    adapter = load_adapter(model / "adapters" / "a.safetensors").adapter
+    drawn = {}
+    for guidance in (None, 1.0, 3.0):
+        request = PropertyRequest() if guidance is None else PropertyRequest(targets=("density=9",), guidance=guidance)
+        config = GenerateConfig(num=6, seed=1, sampler=SHORT, properties=request)
+        draws = [draw for batch in generate(checkpoint, config, adapters=[adapter]) for draw in batch]
+        crystals = [draw.crystal for draw in sorted(draws, key=lambda draw: draw.index)]
+        drawn[guidance] = np.stack([crystal.lattice for crystal in crystals if crystal is not None])
+        assert len(drawn[guidance]) == 6
+    one, three = (np.abs(drawn[guidance] - drawn[None]).mean() for guidance in (1.0, 3.0))
+    assert 0.001 < one < three
+
+
+def test_a_range_asks_each_crystal_for_its_own(model):
+    adapter = load_adapter(model / "adapters" / "b.safetensors").adapter
+    config = GenerateConfig(seed=1, properties=PropertyRequest(targets=("density=2..4",)))
+    wishes = check(load_checkpoint(model), config, [adapter])
+    asked = np.array([plan.asked[0][0] for plan in wishes.plans(range(200))])
+    assert asked.min() >= 2
+    assert asked.max() <= 4
+    assert abs(asked.mean() - 3) < 0.2
+    assert [plan.asked[0][0] for plan in wishes.plans([7])] == [asked[7]]
+
+
+def test_the_command_finds_adapters_and_says_what_was_met(model, tmp_path):
+    options = ["--property", "density=2..4", "--property", "space_group=225", "--property", "chemical_system=Li-O"]
+    common = ["generate", "--num", 3, "--steps", 4, "--model", model, "--out", tmp_path / "a"]
+    result = run(*common, *options, "--guidance", 1.5, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["settings"]["generate"]["properties"]["guidance"] == 1.5
+    assert len(facts["settings"]["generate"]["properties"]["hashes"]) == 2  # a has both numbers, b is not needed
+    targets = facts["results"]["targets"]
+    assert targets.keys() == {"density=2..4", "space_group=225", "chemical_system=Li-O"}
+    assert all(found["requested"] == 3 and 0 <= found["met"] <= 3 for found in targets.values())
+    again = run(*common, *options, "--guidance", 2)
+    assert again.exit_code == 2
+    assert "properties" in again.stderr
+
+
+def test_a_single_number_is_reported_with_its_distance_and_an_unknowable_one_not(model, tmp_path):
+    options = [
+        "--property",
+        "density=5",
+        "--property",
+        "dft_band_gap>=4.99",
+        "--adapter",
+        model / "elsewhere.safetensors",
+    ]
+    result = run("generate", "--num", 3, "--steps", 4, "--model", model, "--out", tmp_path, *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert "lies where hardly any label is" in result.stderr
+    targets = json.loads(result.stdout)["results"]["targets"]
+    assert targets["dft_band_gap>=4.99"] is None
+    assert targets["density=5"]["known"] == 3
+    assert targets["density=5"]["mean_absolute_difference"] >= 0
+
+
+def test_info_lists_what_can_be_asked(model):
+    known = json.loads(run("info", "--model", model, "--json").stdout)["properties"]
+    assert known["density (b.safetensors)"] == "1 to 10 g/cm³, 50 labels"
+    assert known["space_group (a.safetensors)"] == "3 space groups, 3 labels"
+    more = run("info", "--model", model, "--adapter", model / "elsewhere.safetensors")
+    assert "0 to 5 eV" in more.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--property", "density=5", "--guidance", "0"], "leaves properties out of account"),
+        (["--property", "density=5", "--guidance", "-1"], "guidance scale is -1"),
+        (["--property", "density=50"], "lie between 1 and 10 g/cm³: ask for something in between"),
+        (["--property", "density=5g"], "a number in g/cm³, without the unit"),
+        (["--property", "density=5", "--property", "density<=3"], "density was asked for more than once"),
+        (["--property", "hardness=5"], "knows no property 'hardness': it knows density (1 to 10 g/cm³, 50 labels)"),
+        (["--property", "space_group=100"], "space groups 1, 62, 225"),
+        (["--adapter", "elsewhere.safetensors"], "nothing asked of it"),
+        (["--property", "density=5", "--adapter", "elsewhere.safetensors"], "does not exist"),
+    ],
+)
+def test_bad_requests_are_one_sentence(model, tmp_path, options, words):
+    result = run("generate", "--out", tmp_path / "x", "--model", model, *options)
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "x").exists()

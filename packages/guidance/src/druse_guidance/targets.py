@@ -1,0 +1,149 @@
+"""What is asked of properties: a value, a range, an inequality, a chemical system, a space group."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from druse_diffusion import Conditions
+from jaxtyping import Float64
+
+from druse_guidance.allowed_elements import parse_elements
+from druse_guidance.properties import Property, multi_hot
+
+_RARE = 0.01  # share of the labels beyond which a target is at the edge of what was learnt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is asked of one property.
+
+    Attributes:
+        property: with the statistics of its labels.
+        low: least value; of a space group its number.
+        high: greatest value.
+        elements: of a chemical system, atomic numbers.
+        text: as it was written.
+    """
+
+    property: Property
+    low: float = 0.0
+    high: float = 0.0
+    elements: tuple[int, ...] = ()
+    text: str = ""
+
+    @property
+    def warning(self) -> str:
+        """A sentence if few labels are where the target is; empty otherwise."""
+        if not self.property.is_number:
+            return ""
+        below, above = _share(self.property, self.low), _share(self.property, self.high)
+        if above - below >= _RARE or (self.low == self.high and _RARE <= below <= 1 - _RARE):
+            return ""
+        levels = self.property.levels
+        return (
+            f"{self.text} lies where hardly any label is: 98 % of the {self.property.num_labels:,} labels of "
+            f"{self.property.name} are between {levels[1]:.4g} and {levels[-2]:.4g}"
+        )
+
+    def draw(self, uniform: float) -> Float64[np.ndarray, " w"]:
+        """What one crystal is asked for: of a range a value as often as it occurs among the labels.
+
+        Args:
+            uniform: even in (0, 1); decides.
+        """
+        if self.property.kind == "chemical_system":
+            return multi_hot([self.elements])[0]
+        if self.low == self.high:
+            return np.array([self.low])
+        below, above = _share(self.property, self.low), _share(self.property, self.high)
+        levels = np.array(self.property.levels)
+        value = np.interp(below + uniform * (above - below), np.linspace(0, 1, len(levels)), levels)
+        return np.clip([value], self.low, self.high)
+
+    def met(self, value: float | Sequence[int], *, tolerance: float = 0.0) -> bool:
+        """Whether a crystal with this value, or these elements, is what was asked for.
+
+        Args:
+            value: of the property, or atomic numbers.
+            tolerance: how far a value may lie from a single one that was asked for.
+        """
+        if isinstance(value, Sequence):
+            return set(value) == set(self.elements)
+        return self.low - tolerance <= value <= self.high + tolerance
+
+
+def parse_target(text: str, properties: Mapping[str, Property]) -> Target:
+    """Read one target.
+
+    Such as ``dft_band_gap=1.5``, ``dft_band_gap=1..2``, ``bulk_modulus>=300``, ``energy_above_hull<=0.05``,
+    ``space_group=225`` or ``chemical_system=Li-O``.
+
+    Args:
+        text: one target.
+        properties: of the model, by name.
+
+    Raises:
+        ValueError: if it cannot be read, the model does not know the property, or it was trained on nothing like it;
+            says what it knows.
+    """
+    found = re.fullmatch(r"\s*(\w+)\s*(=|>=|<=)\s*(\S.*?)\s*", text)
+    if not found:
+        raise ValueError(f"{text!r} is no target: write name=value, name=low..high, name>=low or name<=high")
+    name, sign, value = found.groups()
+    if name not in properties:
+        known = "; ".join(f"{p.name} ({p.describe()})" for p in properties.values())
+        what = f": it knows {known}" if known else ", nor any other: add an adapter"
+        raise ValueError(f"the model knows no property {name!r}{what}")
+    p = properties[name]
+    if p.is_number:
+        return _number(p, sign, value, text)
+    if sign != "=":
+        raise ValueError(f"{text!r}: {name} is no number on a scale, ask for {name}={value}")
+    if p.kind == "chemical_system":
+        return Target(property=p, elements=parse_elements(value), text=text)
+    if not value.isdecimal() or int(value) not in p.groups:
+        groups = ", ".join(map(str, p.groups))
+        raise ValueError(f"{text!r}: the model learnt of the space groups {groups}: ask for one of these")
+    return Target(property=p, low=float(value), high=float(value), text=text)
+
+
+def _number(p: Property, sign: str, value: str, text: str) -> Target:
+    words = re.fullmatch(r"([^.\s]*(?:\.\d+)?)\s*\.\.\s*(\S+)", value) if sign == "=" else None
+    try:
+        numbers = [float(word) for word in (words.groups() if words else (value,))]
+    except ValueError:
+        unit = f" in {p.unit}, without the unit" if p.unit else ""
+        raise ValueError(f"{text!r}: {p.name} is a number{unit}, such as {p.name}={p.levels[50]:.3g}") from None
+    least, greatest = p.levels[0], p.levels[-1]
+    low = numbers[0] if sign != "<=" else least
+    high = numbers[-1] if sign != ">=" else greatest
+    if not low <= high or high < least or low > greatest or (sign == "=" and not (least <= low and high <= greatest)):
+        raise ValueError(
+            f"{text!r}: the {p.num_labels:,} labels of {p.name} that the model learnt from lie between {least:.4g} and "
+            f"{greatest:.4g} {p.unit}".rstrip()
+            + ": ask for something in between"
+        )
+    return Target(property=p, low=max(low, least), high=min(high, greatest), text=text)
+
+
+def _share(p: Property, value: float) -> float:
+    """Share of the labels below a value."""
+    levels = np.array(p.levels)
+    return float(np.interp(value, levels, np.linspace(0, 1, len(levels))))
+
+
+def conditions_of(targets: Sequence[Target], drawn: Sequence[Sequence[np.ndarray]]) -> Conditions:
+    """The conditions of a batch, for ``AdaptedNetwork``.
+
+    Args:
+        targets: with different properties.
+        drawn: for each crystal what was drawn of each target.
+    """
+    values = {}
+    for i, target in enumerate(targets):
+        rows = np.stack([crystal[i] for crystal in drawn])
+        learnable = rows if target.property.kind == "chemical_system" else target.property.learnable(rows[:, 0])
+        values[target.property.name] = torch.tensor(learnable, dtype=torch.float32)
+    return Conditions(values=values, given={name: torch.ones(len(drawn), dtype=torch.bool) for name in values})
