@@ -188,10 +188,12 @@ def picture(contents: Mapping[str, Mapping[str, Any]]) -> Figure:
         above, total = content["energy_above_hull"], content["settings"]["num"]
         share = 100 * np.arange(len(above) + 1) / total
         x = [HULL_RANGE[0] - 1, *above, HULL_RANGE[1] + 1]
-        panel.step(x, [*share, share[-1]], where="post", color=COLORS[i % len(COLORS)], linewidth=2, label=name)
+        line = "--" if i >= len(COLORS) else "-"  # a color that is there already
+        color = COLORS[i % len(COLORS)]
+        panel.step(x, [*share, share[-1]], where="post", color=color, linestyle=line, linewidth=2, label=name)
     panel.set_xlim(*HULL_RANGE)
     panel.set_ylim(0, 101)
     panel.set_xlabel("energy above hull as judged, eV/atom")
     panel.set_ylabel("share of all crystals asked for, %")
-    panel.legend(frameon=False, loc="upper left")
+    panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
