@@ -281,3 +281,22 @@ def test_the_target_is_what_costs_nothing(process):
     if not isinstance(process, Fixed):
         noise = torch.randn(target.shape, generator=generator) * (200 if isinstance(process, AbsorbingD3PM) else 1)
         assert (process.loss(target + noise, x0, x_t, t, n) > 1e-3).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("process", [WrappedVE(), LatticeVP(), AbsorbingD3PM(), Fixed()])
+def test_the_estimate_of_the_target_is_the_data(process):
+    n = NUM_ATOMS
+    generator = torch.Generator().manual_seed(0)
+    x0 = {
+        LatticeVP: 4 * torch.eye(3).double() + symmetric_form(torch.randn(4, 3, 3, generator=generator).double()),
+        AbsorbingD3PM: torch.randint(1, 90, (28,), generator=generator),
+    }.get(type(process), torch.rand(28, 3, generator=generator).double())
+    t = torch.full((4,), 0.3).double()
+    x_t = process.corrupt(x0, t, n, generator=RandomStreams(0, range(4)))
+    found = process.estimate(process.target(x0, x_t, t, n), x_t, t, n)
+    difference = (found - x0).double()
+    if isinstance(process, WrappedVE):
+        difference = difference - difference.round()
+    if not isinstance(process, Fixed):
+        assert not torch.equal(x_t, x0)
+    assert difference.abs().max() < 1e-6

@@ -90,6 +90,16 @@ class WrappedVE(CooledCorruption):
         sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
         return sigma * wrapped_normal_score(x_t - x0, sigma)
 
+    def estimate(
+        self,
+        prediction: Float[Tensor, "n 3"],
+        x_t: Float[Tensor, "n 3"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> Float[Tensor, "n 3"]:
+        """``(x_t + sigma^2 score) mod 1`` (Tweedie's formula), of little meaning where sigma is much of the cell."""
+        return (x_t + per_atom(self.sigma(t, num_atoms), num_atoms) * prediction) % 1.0
+
     def loss(
         self,
         prediction: Float[Tensor, "n 3"],

@@ -32,6 +32,10 @@ class Corruption(ABC):
         """What a perfect network predicts at x_t if x0 is the only data there are."""
 
     @abstractmethod
+    def estimate(self, prediction: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Tensor:
+        """The data that a prediction at x_t points to."""
+
+    @abstractmethod
     def loss(
         self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
@@ -98,6 +102,10 @@ class Fixed(Corruption):
     def target(self, x0: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Tensor:
         """Zeros, for nothing is asked of a network."""
         return x_t.new_zeros(x_t.shape)
+
+    def estimate(self, prediction: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]) -> Tensor:
+        """The field itself."""
+        return x_t
 
     def loss(
         self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]

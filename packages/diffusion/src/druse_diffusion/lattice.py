@@ -100,6 +100,17 @@ class LatticeVP(CooledCorruption):
         """``std score(L_t | L_0)``."""
         return -(x_t - self.mean(x0, t, num_atoms)) / self.std(t, num_atoms)[:, None, None]
 
+    def estimate(
+        self,
+        prediction: Float[Tensor, "b 3 3"],
+        x_t: Float[Tensor, "b 3 3"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> Float[Tensor, "b 3 3"]:
+        """``(L_t + std^2 score - (1 - m) mu) / m`` (Tweedie's formula)."""
+        m, std = self.mean_coefficient(t)[:, None, None], self.std(t, num_atoms)[:, None, None]
+        return (x_t + std * prediction - (1 - m) * self.prior_mean(num_atoms, x_t.dtype)) / m
+
     def loss(
         self,
         prediction: Float[Tensor, "b 3 3"],

@@ -27,6 +27,10 @@ class ReverseProcess(Protocol):
         """Draw x_t."""
         ...
 
+    def estimate(self, prediction: Prediction, noisy: CrystalBatch, t: Float[Tensor, " b"]) -> CrystalBatch:
+        """The crystals that a prediction points to."""
+        ...
+
     def denoise(
         self,
         prediction: Prediction,
@@ -75,6 +79,15 @@ class CrystalProcess:
             lattice=self.lattice.corrupt(clean.lattice, t, n, generator=generator),
             frac_coords=self.frac_coords.corrupt(clean.frac_coords, t, n, generator=generator),
             atomic_numbers=self.species.corrupt(clean.atomic_numbers, t, n, generator=generator),
+        )
+
+    def estimate(self, prediction: Prediction, noisy: CrystalBatch, t: Float[Tensor, " b"]) -> CrystalBatch:
+        """The crystals that a prediction points to."""
+        n = noisy.num_atoms
+        return noisy.replace(
+            lattice=self.lattice.estimate(prediction.lattice, noisy.lattice, t, n),
+            frac_coords=self.frac_coords.estimate(prediction.frac_coords, noisy.frac_coords, t, n),
+            atomic_numbers=self.species.estimate(prediction.species_logits, noisy.atomic_numbers, t, n),
         )
 
     def denoise(

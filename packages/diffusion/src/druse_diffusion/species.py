@@ -84,6 +84,16 @@ class AbsorbingD3PM(Corruption):
         """Logits that leave no doubt."""
         return _CERTAIN * one_hot(x0 - 1, NUM_CLASSES).to(t.dtype)
 
+    def estimate(
+        self,
+        prediction: Float[Tensor, "n k"],
+        x_t: Int[Tensor, " n"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> Int[Tensor, " n"]:
+        """The likeliest element of a masked atom; others keep theirs."""
+        return torch.where(x_t == MASK, prediction[:, :NUM_ELEMENTS].argmax(-1) + 1, x_t)
+
     def loss(
         self,
         prediction: Float[Tensor, "n k"],

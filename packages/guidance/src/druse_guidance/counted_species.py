@@ -60,6 +60,16 @@ class CountedSpecies(Corruption):
         """As the wrapped process."""
         return self.species.target(x0, x_t, t, num_atoms)
 
+    def estimate(
+        self,
+        prediction: Float[Tensor, "n k"],
+        x_t: Int[Tensor, " n"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> Int[Tensor, " n"]:
+        """As the wrapped process, without regard to the bounds."""
+        return self.species.estimate(prediction, x_t, t, num_atoms)
+
     def loss(
         self,
         prediction: Float[Tensor, "n k"],

@@ -58,6 +58,10 @@ class SymmetricProcess:
         """Symmetric noise on crystals that are symmetric."""
         return self._symmetric(self.process.corrupt(clean, t, generator=self._tied(generator)))
 
+    def estimate(self, prediction: Prediction, noisy: CrystalBatch, t: Float[Tensor, " b"]) -> CrystalBatch:
+        """The symmetric crystals that a prediction points to."""
+        return self._symmetric(self.process.estimate(self._averaged(prediction), noisy, t))
+
     def denoise(
         self,
         prediction: Prediction,

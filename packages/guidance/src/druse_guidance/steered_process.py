@@ -1,0 +1,145 @@
+"""Feynman-Kac steering: several particles for each crystal, of which the promising are copied and the others dropped.
+
+Singhal et al., "A general framework for inference-time scaling and steering of diffusion models", arXiv:2501.06848. At
+chosen times each particle's prediction is turned into the crystal that it points to, and this one is given a reward r.
+Within the particles of one crystal the next ones are drawn with weights ``exp(strength (r - r_before))``: over all
+times they multiply to ``exp(strength r)`` of the last reward, and the particles approach the model's distribution
+times that.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from druse_crystal import Crystal, CrystalBatch
+from druse_diffusion import Prediction, RandomStreams, ReverseProcess
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+Reward = Callable[[Sequence[Crystal]], Float64[np.ndarray, " b"]]
+"""Rewards of crystals, the larger the better; not a number where it cannot be had, which counts as the worst."""
+
+WORST = -1e6
+
+
+@dataclass(kw_only=True, eq=False)
+class SteeredProcess:
+    """A process whose crystals are chosen among particles, again and again on the way.
+
+    The particles of a crystal stand one after the other in the batch; each has random numbers of its own.
+
+    Attributes:
+        process: what is wrapped.
+        reward: of crystals.
+        particles: for each crystal.
+        strength: how much a reward weighs; in units of one over the reward.
+        times: at which particles are chosen, as many as there are; each acts at the first step that begins at or below.
+        evaluations: rewards asked for so far.
+    """
+
+    process: ReverseProcess
+    reward: Reward
+    particles: int
+    strength: float
+    times: tuple[float, ...] = (0.5, 0.35, 0.2, 0.1, 0.05)
+    evaluations: int = field(default=0, init=False)
+    _due: list[float] = field(default_factory=list, init=False)
+    _before: Float64[np.ndarray, " b"] | None = field(default=None, init=False)
+
+    def __post_init__(self):
+        if self.particles < 2:
+            raise ValueError(f"{self.particles} particles were asked for: steering chooses among at least 2")
+        if not 0 < self.strength < float("inf"):
+            raise ValueError(f"the strength of steering is {self.strength}, it must be a positive number")
+        if not self.times or not all(0 < time <= 1 for time in self.times):
+            raise ValueError(f"steering at the times {self.times}: give some, above 0 and at most 1")
+
+    def prior(self, template: CrystalBatch, *, generator: RandomStreams) -> CrystalBatch:
+        """As the wrapped process."""
+        self._start()
+        return self.process.prior(template, generator=generator)
+
+    def corrupt(self, clean: CrystalBatch, t: Float[Tensor, " b"], *, generator: RandomStreams) -> CrystalBatch:
+        """As the wrapped process."""
+        self._start()
+        return self.process.corrupt(clean, t, generator=generator)
+
+    def estimate(self, prediction: Prediction, noisy: CrystalBatch, t: Float[Tensor, " b"]) -> CrystalBatch:
+        """As the wrapped process."""
+        return self.process.estimate(prediction, noisy, t)
+
+    def denoise(
+        self,
+        prediction: Prediction,
+        noisy: CrystalBatch,
+        t: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        *,
+        generator: RandomStreams,
+    ) -> CrystalBatch:
+        """A step of the wrapped process, and where it is due a choice among the particles.
+
+        Raises:
+            ValueError: if the batch is not made of whole groups of particles of one size.
+        """
+        stepped = self.process.denoise(prediction, noisy, t, s, generator=generator)
+        uniform = generator.crystal_uniform(1).squeeze(-1)
+        if not self._due or float(t[0]) > self._due[0]:
+            return stepped
+        while self._due and float(t[0]) <= self._due[0]:
+            self._due.pop(0)
+        return stepped.select(self._chosen(self.process.estimate(prediction, noisy, t), uniform))
+
+    def correct(
+        self, prediction: Prediction, noisy: CrystalBatch, t: Float[Tensor, " b"], *, generator: RandomStreams
+    ) -> CrystalBatch:
+        """As the wrapped process."""
+        return self.process.correct(prediction, noisy, t, generator=generator)
+
+    def best(self, drawn: CrystalBatch) -> Int[Tensor, " k"]:
+        """For each crystal the position of its particle with the largest reward."""
+        self._groups(drawn)
+        rewards = self._rewards(drawn).reshape(-1, self.particles)
+        return torch.tensor(rewards.argmax(1) + self.particles * np.arange(len(rewards)), device=drawn.device)
+
+    def _start(self) -> None:
+        self._due, self._before = sorted(self.times, reverse=True), None
+
+    def _chosen(self, crystals: CrystalBatch, uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """Positions of the particles that go on: systematic resampling within each group."""
+        self._groups(crystals)
+        rewards = self._rewards(crystals)
+        gained = rewards - (self._before if self._before is not None else 0.0)
+        logits = torch.tensor(self.strength * gained).reshape(-1, self.particles)
+        shares = logits.softmax(1).cumsum(1)
+        start = uniform.double().cpu().reshape(-1, self.particles)[:, :1]
+        places = (start + torch.arange(self.particles)) / self.particles
+        within = torch.searchsorted(shares, places.contiguous()).clamp(max=self.particles - 1)
+        chosen = (within + self.particles * torch.arange(len(within))[:, None]).flatten()
+        self._before = rewards[chosen.numpy()]
+        return chosen.to(crystals.device)
+
+    def _rewards(self, batch: CrystalBatch) -> Float64[np.ndarray, " b"]:
+        """Rewards; the worst for what is no crystal or has none."""
+        crystals: list[tuple[int, Crystal]] = []
+        for row in range(len(batch)):
+            try:
+                crystals.append((row, batch.select([row]).to_crystals()[0]))
+            except ValueError:  # a lattice without volume, say: so early that may be
+                continue
+        rewards = np.full(len(batch), WORST)
+        if crystals:
+            self.evaluations += len(crystals)
+            found = np.asarray(self.reward([crystal for _, crystal in crystals]), dtype=np.float64)
+            rewards[[row for row, _ in crystals]] = np.nan_to_num(found, nan=WORST, neginf=WORST, posinf=-WORST)
+        return rewards
+
+    def _groups(self, batch: CrystalBatch) -> None:
+        if len(batch) % self.particles or bool(
+            (batch.num_atoms.reshape(-1, self.particles) != batch.num_atoms[:: self.particles, None]).any()
+        ):
+            raise ValueError(
+                f"the batch of {len(batch)} crystals is not made of groups of {self.particles} particles with one "
+                "number of atoms"
+            )
