@@ -76,10 +76,11 @@ def test_crystals_do_not_mix_and_the_best_is_of_each():
     process, drawn = steered(reward, crystals=5, particles=4, strength=3.0, times=(0.3, 0.1))
     assert seen == [20, 20]
     assert process.evaluations == 40
-    best = process.best(drawn)
+    best, rewards = process.best(drawn)
     assert process.evaluations == 60
     groups = drawn.lattice[:, 0, 0].reshape(5, 4)
     assert torch.equal(drawn.lattice[best, 0, 0], groups.amax(1))
+    assert rewards == pytest.approx(groups.amax(1).tolist())
     _, alone = steered(long_axis, crystals=1, particles=4, strength=3.0, times=(0.3, 0.1))
     assert torch.allclose(alone.lattice, drawn.lattice[:4], atol=1e-5)
 

@@ -11,6 +11,7 @@ from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig
 from druse_generate.running import draw_into
 
+from druse.rewards import HULL, hull_reward
 from druse.screening import screen
 
 
@@ -47,7 +48,15 @@ def discover(
     relaxer = make_relaxer(
         relaxation.potential, fmax=relaxation.fmax, max_steps=relaxation.max_steps, potential=potential
     )
-    draws = draw_into(out, model=model, config=generation, display=display, manifest=manifest, device=relaxation.device)
+    draws = draw_into(
+        out,
+        model=model,
+        config=generation,
+        display=display,
+        manifest=manifest,
+        device=relaxation.device,
+        rewards={HULL: hull_reward(potential, reference)},
+    )
     names = [f"druse-{draw.index:05d}" for draw in draws]
     crystals = [draw.crystal for draw in draws]
     if pool > 1:

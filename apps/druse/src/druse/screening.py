@@ -63,10 +63,10 @@ def screen(
     energies: list[float] = []
     for start in range(0, len(pool), _CHUNK):
         chunk = pool[start : start + _CHUNK]
-        energies += _energies(potential, chunk)
+        energies += judged_energies(potential, chunk)
         if on_progress is not None:
             on_progress(len(energies), len(pool))
-    above = np.array([_above_hull(reference, c, e) for c, e in zip(pool, energies, strict=True)])
+    above = np.array([above_hull(reference, c, e) for c, e in zip(pool, energies, strict=True)])
     matcher = OrderedMatcher()
     first = np.array([i == j for i, j in enumerate(first_occurrences(pool, matcher=matcher))], dtype=bool)
     known = KnownStructures(reference.crystals, matcher=matcher)
@@ -85,17 +85,18 @@ def screen(
     )
 
 
-def _energies(potential: Potential, crystals: Sequence[Crystal]) -> list[float]:
+def judged_energies(potential: Potential, crystals: Sequence[Crystal]) -> list[float]:
     """eV per cell; NaN for a crystal on which the potential fails."""
     try:
         return potential.energies(crystals).tolist()
     except Exception:  # an error of the potential names no crystal: give each its own try
         if len(crystals) == 1:
             return [float("nan")]
-        return [energy for crystal in crystals for energy in _energies(potential, [crystal])]
+        return [energy for crystal in crystals for energy in judged_energies(potential, [crystal])]
 
 
-def _above_hull(reference: Reference, crystal: Crystal, energy: float) -> float:
+def above_hull(reference: Reference, crystal: Crystal, energy: float) -> float:
+    """eV/atom above the hull for an energy in eV per cell; NaN where that cannot be had, or is not to be believed."""
     try:
         above = reference.energy_above_hull(crystal, energy)
     except ValueError:

@@ -82,6 +82,22 @@ Guidance = Annotated[
     float | None,
     typer.Option(help="How hard properties pull: 1 as learnt, 2 by default.", show_default=False),
 ]
+Steer = Annotated[
+    str | None,
+    typer.Option(
+        "--steer",
+        help="Reward to steer by: FILE.py:FUNCTION, of a list of crystals, larger is better.",
+        show_default=False,
+    ),
+]
+Particles = Annotated[
+    int | None,
+    typer.Option("--particles", help="Drawn for each crystal in steering, 4 by default.", show_default=False),
+]
+SteeringStrength = Annotated[
+    float | None,
+    typer.Option("--steering-strength", help="How much a reward weighs, 10 by default.", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by default.", show_default=False)]
 SamplerName = Annotated[
     str | None,
@@ -131,6 +147,9 @@ def generate_command(
     targets: Targets = None,
     adapters: Adapters = None,
     guidance: Guidance = None,
+    steer: Steer = None,
+    particles: Particles = None,
+    steering_strength: SteeringStrength = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,
@@ -177,6 +196,9 @@ def generate_command(
             targets=targets or (),
             adapters=adapters or (),
             guidance=guidance,
+            steer=steer,
+            particles=particles,
+            steering_strength=steering_strength,
             sampler=sampler,
             steps=steps,
             corrector_steps=corrector_steps,

@@ -12,6 +12,7 @@ from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE,
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.property_request import PropertyRequest
 from druse_generate.seed_request import SeedRequest
+from druse_generate.steering_request import SteeringRequest
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint that ships with this package."""
@@ -124,6 +125,7 @@ class GenerateConfig:
         symmetry: space group.
         seed_structure: a structure to start from.
         properties: what they shall be.
+        steering: what is rewarded on the way.
         sampler: how to draw.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
             decides speed and memory, not the result.
@@ -136,6 +138,7 @@ class GenerateConfig:
     symmetry: SymmetryRequest = field(default_factory=SymmetryRequest)
     seed_structure: SeedRequest = field(default_factory=SeedRequest)
     properties: PropertyRequest = field(default_factory=PropertyRequest)
+    steering: SteeringRequest = field(default_factory=SteeringRequest)
     sampler: SamplerConfig = SAMPLERS["fast"]
     batch_pairs: int = 12000
 
@@ -176,6 +179,8 @@ def with_options(
     seed_structure: Path | None = None,
     targets: Sequence[str] = (),
     adapters: Sequence[Path] = (),
+    steer: str | None = None,
+    steering_strength: float | None = None,
     **changes: str | float | bool | None,
 ) -> GenerateConfig:
     """The settings with those replaced that were given (not None) on the command line.
@@ -189,6 +194,8 @@ def with_options(
         seed_structure: file of a structure to start from.
         targets: of properties, such as ``dft_band_gap=1..2``; they take the place of those of the settings.
         adapters: files; they take the place of those of the settings.
+        steer: reward to steer by.
+        steering_strength: how much it weighs.
         changes: single fields of the composition, of the symmetry, of what is done to that structure, or of the
             sampler. Elements, a chemical system or a formula take the place of whichever of these the settings have.
 
@@ -209,6 +216,7 @@ def with_options(
     properties = those_of(config.properties)
     properties |= {"targets": tuple(targets)} if targets else {}
     properties |= {"adapters": tuple(adapters)} if adapters else {}
+    steering = override(config.steering, reward=steer, strength=steering_strength, particles=changes.get("particles"))
     return override(
         config,
         num=num,
@@ -218,6 +226,7 @@ def with_options(
         symmetry=replace(config.symmetry, **those_of(config.symmetry)),
         seed_structure=replace(config.seed_structure, **seed_request),
         properties=replace(config.properties, **properties),
+        steering=steering,
         sampler=replace(chosen, **those_of(chosen)),
     )
 

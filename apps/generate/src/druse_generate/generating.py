@@ -16,6 +16,8 @@ from druse_guidance import (
     CountedSpecies,
     KnownParts,
     RequiredElements,
+    Reward,
+    SteeredProcess,
     SymmetricProcess,
     first_atoms,
 )
@@ -24,6 +26,8 @@ from druse_scores import Checkpoint
 
 from druse_generate.config import GenerateConfig
 from druse_generate.planning import Plan, Wishes, check
+
+_PARTICLE = 1 << 34  # added to the index of a crystal, so that each particle has numbers of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +38,13 @@ class Draw:
         index: its number in the run; together with the seed it decides the crystal.
         crystal: None when the network's output is no crystal.
         message: why not.
+        reward: of steering, where there was any.
     """
 
     index: int
     crystal: Crystal | None
     message: str = ""
+    reward: float | None = None
 
 
 def generate(
@@ -46,6 +52,7 @@ def generate(
     config: GenerateConfig,
     *,
     adapters: Sequence[Adapter] = (),
+    reward: Reward | None = None,
     skip: frozenset[int] = frozenset(),
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[list[Draw]]:
@@ -58,6 +65,7 @@ def generate(
         checkpoint: the model.
         config: what to draw.
         adapters: that know the properties asked for.
+        reward: that ``config.steering`` steers by.
         skip: indices that are there already.
         on_progress: called after every step with the number of crystals done, a fraction for those under way.
 
@@ -69,30 +77,39 @@ def generate(
     device = next(checkpoint.network.parameters()).device
     times = sampling_times(wishes)
     plans = wishes.plans([i for i in range(config.num) if i not in skip])
-    done = 0
-    for bucket in size_buckets(np.array([plan.num_atoms for plan in plans], dtype=int), pair_budget=config.batch_pairs):
-        batch = [plans[i] for i in bucket]
+    particles = 1 if reward is None else config.steering.particles
+    done, sizes = 0, np.array([plan.num_atoms for plan in plans], dtype=int)
+    for bucket in size_buckets(sizes, pair_budget=max(1, config.batch_pairs // particles)):
+        asked = [plans[i] for i in bucket]
+        batch = [plan for plan in asked for _ in range(particles)]
+        streams = torch.tensor([plan.index + k * _PARTICLE for plan in asked for k in range(particles)])
 
-        def on_step(step: int, _: CrystalBatch, before: int = done, size: int = len(batch)) -> None:
+        def on_step(step: int, _: CrystalBatch, before: int = done, size: int = len(asked)) -> None:
             if on_progress is not None:
                 on_progress(before + size * (step + 1) / (len(times) - 1))
 
         process = restricted_process(config.sampler.process, batch, device=device)
+        steered = None if reward is None else steered_process(process, config, reward)
         known = known_parts(model, config.sampler.process, batch, device=device)
         drawn = sample(
-            process,
+            process if steered is None else steered,
             model if known is None else known,
             _template(batch, device),
             times=times,
             n_corrector_steps=config.sampler.corrector_steps,
             conditions=conditions_of(wishes.targets, [plan.asked for plan in batch]).to(device),
             start=known.known if known is not None and times[0] < 1 else None,
-            generator=RandomStreams(config.seed, torch.tensor([plan.index for plan in batch]), device=device),
+            generator=RandomStreams(config.seed, streams, device=device),
             on_step=on_step,
         )
         drawn = drawn if known is None else known.restore(drawn)
-        done += len(batch)
-        yield [_as_draw(plan.index, drawn.select([row]), wishes) for row, plan in enumerate(batch)]
+        done += len(asked)
+        rewards: list[float | None] = [None] * len(asked)
+        if steered is not None:
+            best, found = steered.best(drawn)
+            drawn = drawn.select(best)
+            rewards[:] = found
+        yield [_as_draw(plan.index, drawn.select([i]), wishes, rewards[i]) for i, plan in enumerate(asked)]
 
 
 def restricted_model(checkpoint: Checkpoint, wishes: Wishes) -> ScoreModel:
@@ -173,11 +190,17 @@ def _template(plans: Sequence[Plan], device: torch.device) -> CrystalBatch:
     )
 
 
-def _as_draw(index: int, one: CrystalBatch, wishes: Wishes) -> Draw:
+def steered_process(process: ReverseProcess, config: GenerateConfig, reward: Reward) -> SteeredProcess:
+    """The process with a choice among particles."""
+    s = config.steering
+    return SteeredProcess(process=process, reward=reward, particles=s.particles, strength=s.strength, times=s.times)
+
+
+def _as_draw(index: int, one: CrystalBatch, wishes: Wishes, reward: float | None) -> Draw:
     try:
         crystal = one.to_crystals()[0]
     except ValueError as error:
         return Draw(index=index, crystal=None, message=str(error))
     if wishes.seed is not None and wishes.seed.lattice:  # in the orientation in which it was given
         crystal = crystal.replace(lattice=wishes.seed.crystal.lattice)
-    return Draw(index=index, crystal=crystal)
+    return Draw(index=index, crystal=crystal, reward=reward)

@@ -1,8 +1,10 @@
 """One run of the generator in a folder: draw what is missing, keep it at once, write the files."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from druse_crystal.composition import chemical_system
@@ -11,6 +13,7 @@ from druse_crystal.files import writable_folder
 from druse_crystal.io import write_cif_zip, write_extxyz
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import Manifest, file_hash
+from druse_guidance import Reward
 from druse_scores import load_checkpoint
 
 from druse_generate.config import GenerateConfig
@@ -19,14 +22,30 @@ from druse_generate.planning import check
 from druse_generate.property_request import choose_adapters
 from druse_generate.target_report import targets_met
 
-REQUESTS = ("composition", "symmetry", "seed_structure", "properties")
+REQUESTS = ("composition", "symmetry", "seed_structure", "properties", "steering")
 """Sections that decide a run only if something was asked for, so that they do not end runs begun without them."""
 
 
 def draw_into(
-    folder: Path, *, model: Path, config: GenerateConfig, display: Display, manifest: Manifest, device: str = "cpu"
+    folder: Path,
+    *,
+    model: Path,
+    config: GenerateConfig,
+    display: Display,
+    manifest: Manifest,
+    device: str = "cpu",
+    rewards: Mapping[str, Reward] = MappingProxyType({}),
 ) -> list[Draw]:
     """Draw crystals, keeping each batch in ``generated.jsonl``; an interrupted call, made again, continues.
+
+    Args:
+        folder: of the run.
+        model: checkpoint folder.
+        config: what to draw.
+        display: shows progress.
+        manifest: takes settings, hashes and times.
+        device: torch device.
+        rewards: that steering can be asked to go by, by name.
 
     Returns:
         one draw for each crystal asked for, by index.
@@ -38,6 +57,7 @@ def draw_into(
     adapters = choose_adapters(model, checkpoint.network, config.properties)
     wishes = check(checkpoint, config, list(adapters.values()))
     restricted_model(checkpoint, wishes)  # refuses the impossible before there is a folder
+    reward = config.steering.read(rewards)
     for target in wishes.targets:
         if target.warning:
             display.warn(target.warning)
@@ -48,6 +68,8 @@ def draw_into(
     if config.properties.restricts:
         names = [str(path) for path in config.properties.adapters]
         settings["properties"] |= {"adapters": names, "hashes": [file_hash(path) for path in adapters]}
+    if reward is not None and config.steering.reward not in rewards:
+        settings["steering"] |= {"hash": file_hash(Path(str(config.steering.reward).rpartition(":")[0]))}
     # more crystals of the same run, or another batch size, give the same crystals
     left_out = {"num", "batch_pairs", *(name for name in REQUESTS if not getattr(config, name).restricts)}
     decisive = {name: value for name, value in settings.items() if name not in left_out}
@@ -58,6 +80,7 @@ def draw_into(
             index=line["index"],
             crystal=crystal_from_json(line["crystal"]),
             message=line["message"],
+            reward=line.get("reward"),
         )
         for line in journal.lines
         if line["index"] < config.num
@@ -75,11 +98,23 @@ def draw_into(
     tell(0)
     with manifest.stage("generation"):
         for batch in generate(
-            checkpoint, config, adapters=list(adapters.values()), skip=frozenset(draws), on_progress=tell
+            checkpoint,
+            config,
+            adapters=list(adapters.values()),
+            reward=reward,
+            skip=frozenset(draws),
+            on_progress=tell,
         ):
             for draw in batch:
-                journal.keep({"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message})
+                line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
+                journal.keep(line if draw.reward is None else line | {"reward": draw.reward})
                 draws[draw.index] = draw
+    if reward is not None:
+        found = [draw.reward for draw in draws.values() if draw.reward is not None]
+        manifest.results["steering"] = {
+            "rewards_asked_for": config.num * config.steering.evaluations,
+            "mean_reward": sum(found) / len(found) if found else None,
+        }
     if wishes.targets:
         manifest.results["targets"] = targets_met(wishes, list(draws.values()))
     return [draws[i] for i in range(config.num)]

@@ -48,12 +48,17 @@ class SteeredProcess:
     _before: Float64[np.ndarray, " b"] | None = field(default=None, init=False)
 
     def __post_init__(self):
-        if self.particles < 2:
-            raise ValueError(f"{self.particles} particles were asked for: steering chooses among at least 2")
-        if not 0 < self.strength < float("inf"):
-            raise ValueError(f"the strength of steering is {self.strength}, it must be a positive number")
-        if not self.times or not all(0 < time <= 1 for time in self.times):
-            raise ValueError(f"steering at the times {self.times}: give some, above 0 and at most 1")
+        self.check(self.particles, self.strength, self.times)
+
+    @staticmethod
+    def check(particles: int, strength: float, times: Sequence[float]) -> None:
+        """Raise ValueError for settings that make no sense."""
+        if particles < 2:
+            raise ValueError(f"{particles} particles were asked for: steering chooses among at least 2")
+        if not 0 < strength < float("inf"):
+            raise ValueError(f"the strength of steering is {strength}, it must be a positive number")
+        if not times or not all(0 < time <= 1 for time in times):
+            raise ValueError(f"steering at the times {tuple(times)}: give some, above 0 and at most 1")
 
     def prior(self, template: CrystalBatch, *, generator: RandomStreams) -> CrystalBatch:
         """As the wrapped process."""
@@ -97,11 +102,12 @@ class SteeredProcess:
         """As the wrapped process."""
         return self.process.correct(prediction, noisy, t, generator=generator)
 
-    def best(self, drawn: CrystalBatch) -> Int[Tensor, " k"]:
-        """For each crystal the position of its particle with the largest reward."""
+    def best(self, drawn: CrystalBatch) -> tuple[Int[Tensor, " k"], list[float]]:
+        """For each crystal the position of its particle with the largest reward, and that reward."""
         self._groups(drawn)
         rewards = self._rewards(drawn).reshape(-1, self.particles)
-        return torch.tensor(rewards.argmax(1) + self.particles * np.arange(len(rewards)), device=drawn.device)
+        place = torch.tensor(rewards.argmax(1) + self.particles * np.arange(len(rewards)), device=drawn.device)
+        return place, rewards.max(1).tolist()
 
     def _start(self) -> None:
         self._due, self._before = sorted(self.times, reverse=True), None
