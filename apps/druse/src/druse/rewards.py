@@ -18,8 +18,8 @@ HULL = "energy_above_hull"
 def hull_reward(potential: Potential, reference: Reference) -> Reward:
     """The judged energy above hull of crystals as they are, in eV/atom with its sign turned.
 
-    Not a number for what the potential cannot judge (overlapping atoms, a density of no solid, an element that potential
-    or reference lack) or has no believable energy.
+    Not a number for what the potential cannot judge (overlapping atoms, a density of no solid, an element that it or
+    the reference lacks) or has no believable energy.
     """
 
     def reward(crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
