@@ -47,6 +47,12 @@ def test_matching(here):
     assert 0 < rows[1]["novel"] <= rows[0]["novel"] < 12
 
 
+def test_predictors(here):
+    results = check(run("predictors", "--smoke", "--quiet"), here / "predictors", "predictors")["results"]
+    assert results.keys() == {"bulk-modulus", "magnetic-density"}
+    assert all(row["n"] == 5 and row["without_prediction"] < 5 for row in results.values())
+
+
 @pytest.mark.slow
 def test_hull(here):
     results = check(run("hull", "--smoke", "--quiet"), here / "hull", "hull")["results"]
@@ -117,6 +123,7 @@ def test_unconditional(here):
         (["matching", "--references", "some"], "--references is 'some'"),
         (["matching", "--references", 10**6], "give another one with --dataset"),
         (["hull", "--num-elements", 1], "at least 2"),
+        (["predictors", "--predictors", "colour"], "there is no predictor 'colour'"),
         (["training-curve"], "which run"),
         (["training-curve", "nowhere"], "nowhere"),
     ],

@@ -275,6 +275,41 @@ def hull(
 
 
 @app.command()
+def predictors(
+    names: Annotated[str, typer.Option("--predictors", help="With commas.")] = "bulk-modulus,magnetic-density",
+    num: Annotated[int | None, typer.Option(help="Crystals of each label; all of them.", show_default=False)] = None,
+    dataset: Annotated[str, typer.Option(help="Crystals with labels: embedded, or a Parquet file.")] = "embedded",
+    seed: Seed = 0,
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How far are predicted properties from their labels? Bulk moduli by equations of state, moments by CHGNet."""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench predictors"):
+        from druse_crystal.manifest import Manifest
+
+        from druse_benchmarks.predictors import NAME
+        from druse_benchmarks.predictors import predictors as run
+
+        labelled, _ = read_dataset(dataset)
+        with Display(quiet=quiet) as display:
+            folder = run(
+                tuple(words(names)),
+                labelled,
+                num=5 if smoke else num,
+                seed=seed,
+                out=out_folder(out, smoke),
+                work=work_folder(work, smoke, NAME),
+                display=display,
+                manifest=Manifest(),
+            )
+        typer.echo(folder / "table.md")
+
+
+@app.command()
 def analysis(
     tables: Annotated[
         list[str],
