@@ -47,6 +47,16 @@ def test_matching(here):
     assert 0 < rows[1]["novel"] <= rows[0]["novel"] < 12
 
 
+def test_constraints(here):
+    result = run("constraints", "--smoke", "--quiet")
+    group = check(result, here / "constraints", "space-group-225")["results"]
+    formula = check(result, here / "constraints", "formula")["results"]
+    assert formula["kept_as_drawn"] == 2
+    assert group["kept_as_drawn"] == 2
+    assert group["exactly_the_group"] is not None
+    assert formula["exactly_the_group"] is None
+
+
 def test_predictors(here):
     results = check(run("predictors", "--smoke", "--quiet"), here / "predictors", "predictors")["results"]
     assert results.keys() == {"bulk-modulus", "magnetic-density"}
@@ -123,6 +133,7 @@ def test_unconditional(here):
         (["matching", "--references", "some"], "--references is 'some'"),
         (["matching", "--references", 10**6], "give another one with --dataset"),
         (["hull", "--num-elements", 1], "at least 2"),
+        (["constraints", "--constraints", "beauty"], "there is no constraint 'beauty'"),
         (["predictors", "--predictors", "colour"], "there is no predictor 'colour'"),
         (["training-curve"], "which run"),
         (["training-curve", "nowhere"], "nowhere"),

@@ -275,6 +275,53 @@ def hull(
 
 
 @app.command()
+def constraints(
+    num: Annotated[int, typer.Option(help="Crystals asked for under each constraint.")] = 500,
+    names: Annotated[
+        str | None, typer.Option("--constraints", help="With commas; all of them.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    reference: Reference = "embedded",
+    potential: PotentialName = "sevennet-0",
+    sampler: SamplerName = "fast",
+    steps: Steps = None,
+    model: Model = None,
+    device: Device = "cpu",
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do crystals keep the elements, formulas, counts and space groups asked for, and what does it cost?"""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench constraints"):
+        from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+        from druse_generate.config import MODEL, GenerateConfig, with_options
+
+        from druse_benchmarks.constraints import CONSTRAINTS, NAME
+        from druse_benchmarks.constraints import constraints as run
+
+        if smoke:
+            num, steps = 2, 10
+            names = names or "formula,space-group-225"
+        with Display(quiet=quiet) as display:
+            folder = run(
+                words(names) if names else list(CONSTRAINTS),
+                generation=with_options(GenerateConfig(), num=num, seed=seed, sampler=sampler, steps=steps),
+                model=model or MODEL,
+                evaluation=EvaluationConfig(
+                    reference=reference,
+                    relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500, device=device),
+                ),
+                out=out_folder(out, smoke),
+                work=work_folder(work, smoke, NAME),
+                display=display,
+            )
+        typer.echo(folder / "table.md")
+
+
+@app.command()
 def predictors(
     names: Annotated[str, typer.Option("--predictors", help="With commas.")] = "bulk-modulus,magnetic-density",
     num: Annotated[int | None, typer.Option(help="Crystals of each label; all of them.", show_default=False)] = None,

@@ -1,0 +1,232 @@
+"""Do crystals keep what was asked of them, and what does it cost in stability?"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from druse_crystal import Crystal
+from druse_crystal.console import Display
+from druse_crystal.files import writable_folder, write_text
+from druse_crystal.io import ReadResult
+from druse_crystal.manifest import Manifest
+from druse_energetics.reference import load_reference
+from druse_evaluate.config import EvaluationConfig
+from druse_evaluate.judging import check_relaxation, judge, pad
+from druse_evaluation.metrics import Rate
+from druse_evaluation.summary import judge_sentence
+from druse_evaluation.table import Assessment
+from druse_generate.composition_request import CompositionRequest
+from druse_generate.config import GenerateConfig, SymmetryRequest
+from druse_generate.running import draw_into
+from druse_scores import load_checkpoint
+from matplotlib.figure import Figure
+from pymatgen.symmetry.groups import SpaceGroup
+
+from druse_benchmarks.drawing import COLORS, canvas
+from druse_benchmarks.record import judged_by, machine_load, markdown_table, plain, write_record
+
+NAME = "constraints"
+RATES = ("metastable", "sun", "p1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """Something that every crystal has to keep.
+
+    Attributes:
+        composition: see ``CompositionRequest``.
+        symmetry: see ``SymmetryRequest``.
+    """
+
+    composition: CompositionRequest = field(default_factory=CompositionRequest)
+    symmetry: SymmetryRequest = field(default_factory=SymmetryRequest)
+
+    def kept_by(self, crystal: Crystal, known: Sequence[int], group: int) -> bool:
+        """Whether a crystal complies.
+
+        Args:
+            crystal: drawn or relaxed.
+            known: elements of the model.
+            group: its space group.
+        """
+        numbers = crystal.atomic_numbers.tolist()
+        bounds = self.composition.bounds(len(numbers))
+        if not set(numbers) <= set(self.composition.allowed(known)) or not (bounds is None or bounds.comply(numbers)):
+            return False
+        asked = self.symmetry.space_group
+        return asked is None or contains(group, asked)
+
+
+CONSTRAINTS: Mapping[str, Constraint] = {
+    "nothing": Constraint(),
+    "elements": Constraint(composition=CompositionRequest(elements="Li-Na-Mg-Al-Fe-O-F-P-S")),
+    "chemical-system": Constraint(composition=CompositionRequest(chemical_system="O-Sr-Ti")),
+    "formula": Constraint(composition=CompositionRequest(formula="SrTiO3")),
+    "include-exclude": Constraint(composition=CompositionRequest(include="Li-O", exclude="Pb-Cd-Hg-Tl-As")),
+    "counts": Constraint(composition=CompositionRequest(counts="O:4-8,Fe:2", exclude="F")),
+    "symmetric": Constraint(symmetry=SymmetryRequest(symmetric=True)),
+    **{f"space-group-{n}": Constraint(symmetry=SymmetryRequest(space_group=n)) for n in (14, 62, 139, 166, 194, 225)},
+    "formula-and-group": Constraint(
+        composition=CompositionRequest(formula="MgAl2O4"), symmetry=SymmetryRequest(space_group=227)
+    ),
+}
+"""By name; the groups are one of each crystal system but the triclinic."""
+
+
+@cache
+def contains(group: int, asked: int) -> bool:
+    """Whether a space group is the one asked for, or one that contains it."""
+    return group == asked or SpaceGroup.from_int_number(group).is_supergroup(SpaceGroup.from_int_number(asked))
+
+
+def constraints(
+    names: Sequence[str],
+    *,
+    generation: GenerateConfig,
+    model: Path,
+    evaluation: EvaluationConfig,
+    out: Path,
+    work: Path,
+    display: Display,
+) -> Path:
+    """Draw crystals under each constraint, relax and judge them.
+
+    Args:
+        names: of ``CONSTRAINTS``.
+        generation: how many, from which seed, with which sampler.
+        model: checkpoint folder.
+        evaluation: reference and relaxation.
+        out: folder of all results.
+        work: keeps what is finished; the same call continues there.
+        display: shows progress.
+
+    Returns:
+        the folder of the record.
+
+    Raises:
+        ValueError: for a constraint that does not exist, or one that the model cannot meet.
+    """
+    for name in names:
+        if name not in CONSTRAINTS:
+            raise ValueError(f"there is no constraint {name!r}: choose of {', '.join(CONSTRAINTS)}")
+    check_relaxation(evaluation.relaxation)
+    folder = writable_folder(out / NAME)
+    reference = load_reference(evaluation.reference, potential=evaluation.relaxation.potential)
+    known = load_checkpoint(model).elements
+    for name in names:
+        display.say(f"{name}: {generation.num} crystals")
+        constraint, manifest = CONSTRAINTS[name], Manifest(seed=generation.seed)
+        config = replace(generation, composition=constraint.composition, symmetry=constraint.symmetry)
+        here = writable_folder(work / name)
+        draws = draw_into(here, model=model, config=config, display=display, manifest=manifest)
+        candidates = [
+            ReadResult(source=f"{name}-{d.index:05d}", crystal=d.crystal, error=d.message or None, info={})
+            for d in draws
+        ]
+        title = f"{config.num} crystals: {name}"
+        assessment = judge(
+            pad(candidates, config.num),
+            out=here,
+            config=evaluation,
+            display=display,
+            manifest=manifest,
+            reference=reference,
+            title=title,
+        )
+        manifest.settings |= {"constraint": asdict(constraint), "num": config.num}
+        manifest.results |= compliance(constraint, [d.crystal for d in draws], assessment, known)
+        content = manifest.as_dict()
+        content["machine"] |= machine_load()
+        content["judge"] = dict(assessment.metadata)
+        write_text(folder / f"{name}.json", json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+        write_constraints(out, like=name, display=display)
+    return folder
+
+
+def compliance(
+    constraint: Constraint, crystals: Sequence[Crystal | None], assessment: Assessment, known: Sequence[int]
+) -> dict[str, Any]:
+    """How many crystals comply as drawn and relaxed; what has no group counts as P1, what failed as a breach."""
+    columns = [assessment.values(name) for name in ("initial_space_group_number", "space_group_number")]
+    drawn, relaxed = ([int(v) if v > 0 else 1 for v in column] for column in columns)
+
+    def count(groups: Sequence[int]) -> int:
+        pairs = zip(crystals, groups, strict=True)
+        return sum(crystal is not None and constraint.kept_by(crystal, known, group) for crystal, group in pairs)
+
+    asked = constraint.symmetry.space_group
+    return {
+        "kept_as_drawn": count(drawn),
+        "kept_relaxed": count(relaxed),
+        "exactly_the_group": None if asked is None else sum(group == asked for group in relaxed),
+    }
+
+
+def write_constraints(out: Path, *, like: str, display: Display) -> None:
+    """Write table, picture and section of the README from the JSON files that are there."""
+    folder = out / NAME
+    contents = {name: folder / f"{name}.json" for name in CONSTRAINTS}
+    there = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in contents.items() if path.is_file()}
+    for name in list(there):
+        if judged_by(there[name]) != judged_by(there[like]):
+            display.warn(f"{contents[name]} was judged in another way than {like} and stays out of the table")
+            del there[name]
+    write_record(
+        out,
+        NAME,
+        documents={},
+        table=_table(there, judge_sentence(there[like]["judge"])),
+        picture=picture(there),
+        caption="Share of crystals that keep what was asked, and share near the hull",
+    )
+
+
+def _table(contents: Mapping[str, Mapping[str, Any]], sentence: str) -> str:
+    rows = []
+    for name, content in contents.items():
+        r, num = content["results"], content["settings"]["num"]
+        exact = r["exactly_the_group"]
+        rows.append(
+            [
+                name,
+                f"{num}",
+                f"{r['kept_as_drawn'] / num:.1%}",
+                f"{r['kept_relaxed'] / num:.1%}",
+                "" if exact is None else f"{exact / num:.1%}",
+                *(_rate(r[rate]) for rate in RATES),
+                "–" if r["rmsd"]["mean"] is None else f"{r['rmsd']['mean']:.3f}",
+            ]
+        )
+    header = ["", "asked for", "kept as drawn", "kept relaxed", "group itself", "metastable", "S.U.N.", "P1", "RMSD, Å"]
+    return (
+        f"{markdown_table(header, rows)}\nA space group is kept if the crystal has it or one that contains it (symprec "
+        f"0.1 Å). All shares are of the crystals asked for, with 95 % intervals. {sentence}\n"
+    )
+
+
+def _rate(stored: Mapping[str, Any]) -> str:
+    return str(Rate(stored["count"], stored["total"]))
+
+
+def picture(contents: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Bars of compliance and of metastability."""
+    figure, (panel,) = canvas(width=7.0, height=0.9 + 0.36 * len(contents))
+    for i, content in enumerate(contents.values()):
+        r, num = content["results"], content["settings"]["num"]
+        for k, (label, value) in enumerate(
+            (
+                ("kept, relaxed", r["kept_relaxed"] / num),
+                ("metastable", r["metastable"]["value"]),
+                ("metastable, unique, novel", r["sun"]["value"]),
+            )
+        ):
+            panel.barh(i + 0.26 * (k - 1), 100 * value, 0.24, color=COLORS[k], label=label if i == 0 else None)
+    panel.set_yticks(range(len(contents)), list(contents))
+    panel.invert_yaxis()
+    panel.set_xlim(0, 101)
+    panel.set_xlabel("share of the crystals asked for, %")
+    panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
