@@ -14,7 +14,7 @@ from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkp
 from druse_train.batches import as_batch
 from druse_train.cli import app
 from druse_train.config import PropertyConfig, read_finetune_recipe
-from druse_train.property_labels import labelled, learn_properties
+from druse_train.property_labels import labelled, learn_properties, raw_labels
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -192,6 +192,14 @@ def test_dropout_of_labels_each_by_itself_or_together(dataset):
     joint = labels.conditions(index, uniform=uniform, dropout=0.3, joint=True).given
     assert torch.equal(joint["size"][known], joint["density"][known])
     assert all(given.all() for given in labels.conditions(index[known]).given.values())
+
+
+def test_labels_beyond_the_bounds_count_as_unknown(dataset):
+    config = PropertyConfig(name="size", column="edge", low=4.0, high=7.0)
+    edges = dataset.labels["edge"]
+    known = (edges >= 4) & (edges <= 7)
+    assert np.array_equal(~np.isnan(raw_labels(config, dataset)), known)
+    assert learn_properties([config], dataset)[0].num_labels == known.sum()
 
 
 @pytest.mark.parametrize(

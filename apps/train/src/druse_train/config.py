@@ -130,12 +130,16 @@ class PropertyConfig:
         kind: see ``druse_guidance.Property``; None: what the name says, else ``scalar``.
         unit: such as ``GPa``.
         column: of the dataset, if it has another name.
+        low: labels below count as unknown, such as moduli of 0; None: no bound.
+        high: labels above count as unknown; None: no bound.
     """
 
     name: str
     kind: str | None = None
     unit: str = ""
     column: str | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,17 +58,20 @@ def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
     """
     column = config.column or config.name
     if column in dataset.labels:
-        if np.isinf(labels := dataset.labels[column]).any():
-            raise ValueError(f"the column {column!r} has labels that are infinite: correct or empty these cells")
-        return labels
-    if config.column is None and config.name == SYSTEM:
+        labels = dataset.labels[column]
+    elif config.column is None and config.name == SYSTEM:
         return multi_hot([sorted(set(crystal.atomic_numbers.tolist())) for crystal in dataset.crystals])
-    if config.column is None and config.name in DERIVED:
-        return derived_labels(config.name, dataset.crystals)
-    raise ValueError(
-        f"the dataset has no column {column!r}: it has {', '.join(dataset.labels) or 'none'}, and "
-        f"{', '.join((SYSTEM, *DERIVED))} follow from the crystals"
-    )
+    elif config.column is None and config.name in DERIVED:
+        labels = derived_labels(config.name, dataset.crystals)
+    else:
+        raise ValueError(
+            f"the dataset has no column {column!r}: it has {', '.join(dataset.labels) or 'none'}, and "
+            f"{', '.join((SYSTEM, *DERIVED))} follow from the crystals"
+        )
+    if np.isinf(labels).any():
+        raise ValueError(f"the column {column!r} has labels that are infinite: correct or empty these cells")
+    low, high = (bound if bound is not None else np.nan for bound in (config.low, config.high))
+    return np.where((labels < low) | (labels > high), np.nan, labels)
 
 
 def learn_properties(configs: Sequence[PropertyConfig], dataset: CrystalDataset) -> list[Property]:

@@ -91,8 +91,8 @@ class Property:
             return replace(self, num_labels=len(values), groups=tuple(groups))
         if self.kind == "log_scalar" and values.min() <= 0:
             raise ValueError(
-                f"{self.name} has the label {values.min():g}, of which there is no logarithm: correct it, or declare "
-                "the property as scalar"
+                f"{self.name} has the label {values.min():g}, of which there is no logarithm: correct it, set a bound "
+                "(low) below which labels count as unknown, or declare the property as scalar"
             )
         learnt = np.log10(values) if self.kind == "log_scalar" else values
         if not learnt.std() > 0:
