@@ -2,11 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from druse_benchmarks.cli import app
+from druse_benchmarks.structure_prediction import matches
+from druse_crystal import Crystal
 from druse_scores import has_bfloat16
 from typer.testing import CliRunner
+
+FCC = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+ROCK_SALT = np.concatenate([FCC, FCC + 0.5]) % 1.0
 
 
 def run(*arguments):
@@ -55,6 +61,25 @@ def test_constraints(here):
     assert group["kept_as_drawn"] == 2
     assert group["exactly_the_group"] is not None
     assert formula["exactly_the_group"] is None
+
+
+def test_structure_prediction(here):
+    result = run("structure-prediction", "--smoke", "--quiet")
+    results = check(result, here / "structure-prediction", "structure-prediction")["results"]
+    for way in ("counted", "fixed"):
+        assert results[way]["requested"] == 4
+        first, second = results[way]["found_within"]
+        assert 0 <= first <= second <= 4
+
+
+def test_an_exact_draw_is_found_and_another_structure_is_not():
+    salt = Crystal(lattice=5.64 * np.eye(3), frac_coords=ROCK_SALT, atomic_numbers=np.array([11] * 4 + [17] * 4))
+    off = salt.replace(frac_coords=salt.frac_coords + 0.01 * np.random.default_rng(0).normal(size=(8, 3)))
+    layered = salt.replace(lattice=np.diag([3.0, 3.0, 12.0]))
+    found = matches([salt, salt, salt], {(0, 0): off, (1, 0): layered, (2, 0): None}, 1)
+    assert found["found_within"] == [1]
+    assert 0.001 < found["rmse"] < 0.05
+    assert found["no_crystal"] == 1
 
 
 def test_predictors(here):
@@ -133,6 +158,8 @@ def test_unconditional(here):
         (["matching", "--references", "some"], "--references is 'some'"),
         (["matching", "--references", 10**6], "give another one with --dataset"),
         (["hull", "--num-elements", 1], "at least 2"),
+        (["structure-prediction", "--ways", "guess"], "there is no way 'guess'"),
+        (["structure-prediction", "--draws", 0], "ask for at least 1"),
         (["constraints", "--constraints", "beauty"], "there is no constraint 'beauty'"),
         (["predictors", "--predictors", "colour"], "there is no predictor 'colour'"),
         (["training-curve"], "which run"),

@@ -321,6 +321,55 @@ def constraints(
         typer.echo(folder / "table.md")
 
 
+@app.command("structure-prediction")
+def structure_prediction(
+    num: Annotated[int, typer.Option(help="Crystals to be found.")] = 200,
+    draws: Annotated[int, typer.Option(help="Draws for each.")] = 1,
+    ways: Annotated[str, typer.Option(help="counted, fixed, or both with a comma.")] = "counted,fixed",
+    dataset: Annotated[
+        str, typer.Option(help="Crystals: the test split of the embedded ones, or that of a Parquet file.")
+    ] = "embedded",
+    seed: Seed = 0,
+    sampler: SamplerName = "fast",
+    steps: Steps = None,
+    model: Model = None,
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """Does the model find the structure of a composition that it has not seen?"""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench structure-prediction"):
+        from druse_crystal.manifest import Manifest
+        from druse_generate.config import MODEL, GenerateConfig, with_options
+
+        from druse_benchmarks.structure_prediction import NAME, PredictionConfig
+        from druse_benchmarks.structure_prediction import structure_prediction as run
+
+        if smoke:
+            num, draws, steps = 4, 2, 10
+        config = PredictionConfig(
+            num=num,
+            draws=draws,
+            ways=tuple(words(ways)),
+            seed=seed,
+            sampler=with_options(GenerateConfig(), sampler=sampler, steps=steps).sampler,
+        )
+        with Display(quiet=quiet) as display:
+            folder = run(
+                config,
+                read_dataset(dataset)[0].subset("test").crystals,
+                model=model or MODEL,
+                out=out_folder(out, smoke),
+                work=work_folder(work, smoke, NAME),
+                display=display,
+                manifest=Manifest(),
+            )
+        typer.echo(folder / "table.md")
+
+
 @app.command()
 def predictors(
     names: Annotated[str, typer.Option("--predictors", help="With commas.")] = "bulk-modulus,magnetic-density",
