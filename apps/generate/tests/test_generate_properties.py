@@ -118,6 +118,11 @@ def test_info_lists_what_can_be_asked(model):
         (["--property", "hardness=5"], "knows no property 'hardness': it knows density (1 to 10 g/cm³, 50 labels)"),
         (["--property", "space_group=100"], "space groups 1, 62, 225"),
         (["--adapter", "elsewhere.safetensors"], "nothing asked of it"),
+        (["--guidance", "3"], "a guidance was given and no property"),
+        (["--property", "space_group=62", "--space-group", "225"], "space group 225 were asked for at once"),
+        (["--property", "chemical_system=Na-Cl", "--elements", "Li-O"], "Na is not allowed at once"),
+        (["--property", "chemical_system=He-O"], "no crystal that the model was trained on holds He"),
+        (["--property", "chemical_system=Md-O"], "no class for Md"),
         (["--property", "density=5", "--adapter", "elsewhere.safetensors"], "does not exist"),
     ],
 )

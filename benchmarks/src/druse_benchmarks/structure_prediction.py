@@ -207,9 +207,9 @@ def _table(results: Mapping[str, Mapping[str, Any]], num: int) -> str:
     ]
     header = ["", *(f"found in {k} draw{'s' if k > 1 else ''}" for k in marks), "RMSE"]
     return (
-        f"{markdown_table(header, rows)}\n{num} crystals of held-out compositions, of which the model is told the atoms of "
-        "the cell. Matched with stol 0.5, ltol 0.3, angle 10°; RMSE over (V/N)^(1/3), of what is found. Nothing is "
-        "relaxed.\n"
+        f"{markdown_table(header, rows)}\n{num} crystals of held-out compositions, of which the model is told the "
+        "atoms of the cell. Matched with stol 0.5, ltol 0.3, angle 10°; RMSE over (V/N)^(1/3), of what is found. "
+        "Nothing is relaxed.\n"
     )
 
 

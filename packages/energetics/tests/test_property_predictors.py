@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from ase.units import GPa
 from druse_crystal import Crystal
-from druse_energetics.bulk_modulus import EV_PER_A3_IN_GPA, bulk_moduli, fit_bulk_modulus
+from druse_energetics.bulk_modulus import bulk_moduli, fit_bulk_modulus
 from druse_energetics.chgnet import CHGNetPotential
 from druse_energetics.magnetic_density import magnetic_densities
 from druse_energetics.potential import load_potential
@@ -17,7 +18,7 @@ HELIUM = SALT.replace(atomic_numbers=np.array([2, 95]))
 
 
 def test_the_modulus_of_an_exact_equation_of_state():
-    modulus, slope, volume = 150 / EV_PER_A3_IN_GPA, 4.5, 40.0
+    modulus, slope, volume = 150 * GPa, 4.5, 40.0
     volumes = volume * np.linspace(0.92, 1.08, 7)
     eta = (volume / volumes) ** (2 / 3)  # Birch 1947
     energies = -10 + 9 * volume * modulus / 16 * ((eta - 1) ** 3 * slope + (eta - 1) ** 2 * (6 - 4 * eta))

@@ -145,6 +145,16 @@ def test_gradients_reach_the_adapter_and_leave_a_frozen_base_alone(network, batc
     assert all(grad is not None and grad.abs().max() > 0 for grad in last)
 
 
+def test_a_batch_without_labels_still_has_gradients(network, batch):
+    """Of a frozen base nothing else learns: a step on withheld labels must not fail."""
+    adapter = make_adapter(*ALL).double()
+    network.requires_grad_(False)
+    out = AdaptedNetwork(network, [adapter])(batch, T, conditions(given=(False, False, False)))
+    assert same(out, network(batch, T))
+    out.lattice.square().sum().backward()
+    assert all(parameter.grad is not None for name, parameter in adapter.named_parameters() if "crystal.2" in name)
+
+
 def test_what_does_not_fit_is_named(network, batch):
     with pytest.raises(ValueError, match=r"16 channels and 3 interactions, this one has 16 and 2"):
         AdaptedNetwork(network, [Adapter([GAP], width=16, num_layers=3)])

@@ -85,6 +85,17 @@ def test_forbidden_by_the_model_and_demanded_by_the_bounds():
     assert species_of([ElementCounts(least={LI: 2, OX: 2}, most={LI: 2, OX: 2})], model, 4) == [{LI: 2, OX: 2}]
 
 
+def test_elements_that_are_not_allowed_stay_out_when_likely_ones_are_spent():
+    """The model wants iron only; two of four atoms may be iron, the rest comes from the allowed ones, not from all."""
+    bounds = ElementCounts(most={FE: 2}, others=True, among=frozenset({LI, OX, FE}))
+    for species in species_of([bounds] * 10, AllowedElements(Stubborn(), [LI, OX, FE]), *[4] * 10):
+        assert set(species) <= {LI, OX, FE}
+        assert species[FE] <= 2
+    nothing = ElementCounts(most={FE: 1}, others=True, among=frozenset({FE}))
+    with pytest.raises(ValueError, match="no crystal of 4 atoms"):
+        species_of([nothing], AllowedElements(Stubborn(), [FE]), 4)
+
+
 def test_impossible_bounds_are_refused_before_the_first_step():
     with pytest.raises(
         ValueError, match=r"no crystal of 6 atoms has at least 2 Li, 1 Fe, 4 O and at most 2 Li, 1 Fe, 4 O"

@@ -44,6 +44,18 @@ def test_choices_are_those_that_leave_a_way(counts, orbits, have):
         assert others == any(z not in counts.named for z in firsts)
 
 
+def test_only_some_elements_at_all():
+    counts = ElementCounts(least={LI: 1}, others=True, among=frozenset({LI, OX}))
+    assert counts.choices({}, 1, [1]) == ((LI,), True)
+    assert counts.comply([LI, OX, OX])
+    assert not counts.comply([LI, FE])
+    only = ElementCounts(least={LI: 1}, most={LI: 2}, others=True, among=frozenset({LI}))
+    assert only.possible([1, 1])
+    assert not only.possible([1, 1, 1])
+    assert not ElementCounts(least={FE: 1}, others=True, among=frozenset({LI})).possible([1, 1])
+    assert ElementCounts(least={FE: 1}, others=True, among=frozenset({LI})).possible([1], {FE: 1})
+
+
 def test_contradictions_are_named():
     with pytest.raises(ValueError, match="at least 3 and at most 2 atoms of O were asked for"):
         ElementCounts(least={OX: 3}, most={OX: 2})

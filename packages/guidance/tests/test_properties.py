@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from druse_guidance import Property
-from druse_guidance.properties import multi_hot, system_numbers
+from druse_guidance import Property, parse_elements
+from druse_guidance.properties import multi_hot
 
 
 def test_numbers_are_standardised_and_unknown_ones_stay_unknown():
@@ -29,7 +29,7 @@ def test_space_groups_and_chemical_systems():
     group = Property(name="space_group", kind="space_group").fitted([225.0, np.nan, 62.0, 225.0])
     assert group.groups == (62, 225)
     assert group.describe() == "2 space groups, 3 labels"
-    assert multi_hot([system_numbers("O-Li")])[0].nonzero()[0].tolist() == [2, 7]
+    assert multi_hot([parse_elements("O-Li")])[0].nonzero()[0].tolist() == [2, 7]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ KNOWN = {p.name: p for p in (GAP, MODULUS, GROUP, SYSTEM)}
         ("gap = 1.0..2.0", 1.0, 2.0),
         ("gap=1..2", 1.0, 2.0),
         ("gap=.5 .. 2e0", 0.5, 2.0),
-        ("gap>=1", 1.0, GAP.levels[-1]),
-        ("gap<=0.5", 0.0, 0.5),
+        ("gap>=1", 1.0, np.inf),
+        ("gap<=0.5", -np.inf, 0.5),
         ("space_group=62", 62, 62),
     ],
 )
@@ -42,9 +42,21 @@ def test_a_range_is_drawn_as_its_labels_are_distributed():
     assert drawn.max() <= 2
 
 
+def test_labels_that_repeat_are_drawn_as_often_as_they_occur():
+    """Six of ten labels are zero: of a range from zero, most draws are zero."""
+    gap = Property(name="gap").fitted(np.concatenate([np.zeros(6000), np.linspace(0.001, 4, 4000)]))
+    target = parse_target("gap=0..1", {"gap": gap})
+    drawn = np.array([target.draw(u)[0] for u in np.linspace(0.0005, 0.9995, 1000)])
+    assert (drawn < 1e-6).mean() == pytest.approx(6 / 7, abs=0.02)
+    assert parse_target("gap=0", {"gap": gap}).warning == ""
+    assert parse_target("gap=0.0..1.5e-1", {"gap": gap}).high == 0.15
+
+
 def test_met_or_not():
     assert parse_target("gap=1..2", KNOWN).met(1.5)
     assert not parse_target("gap=1..2", KNOWN).met(2.1)
+    assert parse_target("gap>=1", KNOWN).met(GAP.levels[-1] + 1)
+    assert parse_target("modulus<=100", KNOWN).met(MODULUS.levels[0] / 2)
     assert parse_target("gap=1", KNOWN).met(1.05, tolerance=0.1)
     assert parse_target("chemical_system=O-Li", KNOWN).met([8, 3])
     assert not parse_target("chemical_system=O-Li", KNOWN).met([8, 3, 26])
@@ -80,7 +92,7 @@ def test_a_target_at_the_edge_is_told_so():
         ("gap=100", "lie between 0 and"),
         ("gap>=100", "ask for something in between"),
         ("gap<=-1", "ask for something in between"),
-        ("gap=nan", "ask for something in between"),
+        ("gap=nan", "gap is a number in eV"),
         ("space_group=100", "space groups 1, 62, 225"),
         ("space_group>=62", "is no number on a scale"),
         ("chemical_system=Li2O", "is no element"),

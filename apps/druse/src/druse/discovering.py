@@ -56,6 +56,7 @@ def discover(
         manifest=manifest,
         device=relaxation.device,
         rewards={HULL: hull_reward(potential, reference)},
+        rewards_of=f"{relaxation.potential}, {evaluation.reference}",
     )
     names = [f"druse-{draw.index:05d}" for draw in draws]
     crystals = [draw.crystal for draw in draws]

@@ -217,6 +217,13 @@ def with_options(
     properties |= {"targets": tuple(targets)} if targets else {}
     properties |= {"adapters": tuple(adapters)} if adapters else {}
     steering = override(config.steering, reward=steer, strength=steering_strength, particles=changes.get("particles"))
+    if steering.reward is None and (steering_strength is not None or changes.get("particles") is not None):
+        raise ValueError(
+            "particles or a strength of steering were given and nothing to steer by: give a reward (--steer)"
+        )
+    asked = replace(config.properties, **properties)
+    if changes.get("guidance") is not None and not asked.targets:
+        raise ValueError("a guidance was given and no property: name one, such as --property space_group=225")
     return override(
         config,
         num=num,
@@ -225,7 +232,7 @@ def with_options(
         composition=replace(config.composition, **composition),
         symmetry=replace(config.symmetry, **those_of(config.symmetry)),
         seed_structure=replace(config.seed_structure, **seed_request),
-        properties=replace(config.properties, **properties),
+        properties=asked,
         steering=steering,
         sampler=replace(chosen, **those_of(chosen)),
     )

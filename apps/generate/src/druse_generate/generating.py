@@ -39,12 +39,14 @@ class Draw:
         crystal: None when the network's output is no crystal.
         message: why not.
         reward: of steering, where there was any.
+        rewards: how many were asked for on the way to this crystal.
     """
 
     index: int
     crystal: Crystal | None
     message: str = ""
     reward: float | None = None
+    rewards: int = 0
 
 
 def generate(
@@ -105,11 +107,13 @@ def generate(
         drawn = drawn if known is None else known.restore(drawn)
         done += len(asked)
         rewards: list[float | None] = [None] * len(asked)
+        evaluations = 0
         if steered is not None:
             best, found = steered.best(drawn)
             drawn = drawn.select(best)
-            rewards[:] = found
-        yield [_as_draw(plan.index, drawn.select([i]), wishes, rewards[i]) for i, plan in enumerate(asked)]
+            rewards[:], evaluations = found, steered.evaluations // len(asked)
+        draws = [_as_draw(plan.index, drawn.select([i]), wishes) for i, plan in enumerate(asked)]
+        yield [replace(draw, reward=rewards[i], rewards=evaluations) for i, draw in enumerate(draws)]
 
 
 def restricted_model(checkpoint: Checkpoint, wishes: Wishes) -> ScoreModel:
@@ -196,11 +200,11 @@ def steered_process(process: ReverseProcess, config: GenerateConfig, reward: Rew
     return SteeredProcess(process=process, reward=reward, particles=s.particles, strength=s.strength, times=s.times)
 
 
-def _as_draw(index: int, one: CrystalBatch, wishes: Wishes, reward: float | None) -> Draw:
+def _as_draw(index: int, one: CrystalBatch, wishes: Wishes) -> Draw:
     try:
         crystal = one.to_crystals()[0]
     except ValueError as error:
         return Draw(index=index, crystal=None, message=str(error))
     if wishes.seed is not None and wishes.seed.lattice:  # in the orientation in which it was given
         crystal = crystal.replace(lattice=wishes.seed.crystal.lattice)
-    return Draw(index=index, crystal=crystal, reward=reward)
+    return Draw(index=index, crystal=crystal)

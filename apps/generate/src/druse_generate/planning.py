@@ -1,7 +1,8 @@
 """What each crystal of a run shall be: its size, its numbers of atoms, its sites, what it keeps of a structure."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -110,11 +111,16 @@ class Wishes:
         else:
             sites, shares = None, np.cumsum(np.array(self.weights) / sum(self.weights))
             size = self.sizes[int(np.searchsorted(shares[:-1], uniform))]
-        known = None if self.seed is None else arrange(self.seed, size, sites, [self.config.seed, index])
+        bounds = bounds_of(self.config, size, self.allowed)
+        known = None
+        if self.seed is not None:
+            known = arrange(
+                self.seed, size, sites, allowed=self.allowed, bounds=bounds, entropy=[self.config.seed, index]
+            )
         return Plan(
             index=index,
             num_atoms=size,
-            bounds=self.config.composition.bounds(size),
+            bounds=bounds,
             sites=sites,
             known=known,
             asked=tuple(t.draw(level) for t, level in zip(self.targets, levels, strict=False)),
@@ -142,8 +148,10 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
             "leave one of them out"
         )
     allowed, required = _elements(checkpoint, config, seed)
-    sizes = _sizes(checkpoint, config, seed)
-    sites = _sites(config, seed, sizes)
+    targets = config.properties.read(properties_of(adapters))
+    _compare(targets, config, allowed, checkpoint)
+    sizes = _sizes(checkpoint, config, seed, allowed)
+    sites = _sites(config, seed, sizes, allowed)
     weights = tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
     return Wishes(
         config=config,
@@ -153,7 +161,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         seed=seed,
         allowed=allowed,
         required=required,
-        targets=config.properties.read(properties_of(adapters)),
+        targets=targets,
         adapters=tuple(adapters),
     )
 
@@ -167,23 +175,62 @@ def _elements(
     for z in seed.elements:
         if z not in checkpoint.elements:
             raise ValueError(
-                f"the structure to start from holds {chemical_symbols[z]}, and no crystal that the model was trained "
+                f"the structure to start from holds {_symbol(z)}, and no crystal that the model was trained "
                 "on does: take another structure, or keep other parts of it"
             )
         if z not in allowed:
-            raise ValueError(f"{chemical_symbols[z]} is kept of the structure and not allowed: one of both has to go")
+            raise ValueError(f"{_symbol(z)} is kept of the structure and not allowed: one of both has to go")
+    required = tuple(z for z in config.composition.required if z not in seed.elements)
     if seed.substitution is not None:
-        for z in seed.substitution.by:
+        by = seed.substitution.by
+        for z in by:
             if z not in allowed and z in checkpoint.elements:
-                raise ValueError(f"{chemical_symbols[z]} is to be substituted in and not allowed: one has to go")
-        allowed = seed.substitution.by
-    return allowed, tuple(z for z in config.composition.required if z not in seed.elements)
+                raise ValueError(f"{_symbol(z)} is to be substituted in and not allowed at once: one has to go")
+        for z in required:
+            if z not in by:
+                raise ValueError(f"{_symbol(z)} was asked for, and is neither kept of the structure nor substituted in")
+        allowed = by
+    return allowed, required
 
 
-def _sizes(checkpoint: Checkpoint, config: GenerateConfig, seed: Seed | None) -> tuple[int, ...]:
+def _compare(targets: Sequence[Target], config: GenerateConfig, allowed: Sequence[int], checkpoint: Checkpoint) -> None:
+    """Refuse targets of properties that contradict what is built in, or that no training crystal had."""
+    for target in targets:
+        if target.property.kind == "space_group":
+            built_in = config.symmetry.space_group
+            if built_in is not None and built_in != target.low:
+                raise ValueError(
+                    f"{target.text} and space group {built_in} were asked for at once: one of both has to go"
+                )
+        for z in target.elements:
+            if z not in checkpoint.elements:
+                raise ValueError(f"{target.text}: no crystal that the model was trained on holds {_symbol(z)}")
+            if z not in allowed:
+                raise ValueError(f"{target.text}: {_symbol(z)} is not allowed at once, one of both has to go")
+
+
+def _symbol(z: int) -> str:
+    return chemical_symbols[z] if z < len(chemical_symbols) else f"number {z}"
+
+
+def _sizes(
+    checkpoint: Checkpoint, config: GenerateConfig, seed: Seed | None, allowed: Sequence[int]
+) -> tuple[int, ...]:
     known = sorted(checkpoint.num_atoms)
     if seed is not None:
-        return tuple(config.composition.sizes(seed.sizes(config.num_atoms, known)))
+        sizes = config.composition.sizes(seed.sizes(config.num_atoms, known))
+        kept = seed.kept_counts
+        possible = [
+            n
+            for n in sizes
+            if (bounds := bounds_of(config, n, allowed)) is None or bounds.possible([1] * (n - kept.total()), kept)
+        ]
+        if not possible:
+            raise ValueError(
+                "what is kept of the structure and what was asked of the composition exclude each other: keep less, or "
+                "ask for other counts or other numbers of atoms"
+            )
+        return tuple(possible)
     low, high = config.num_atoms or (known[0], known[-1])
     if low < known[0] or high > known[-1]:
         raise ValueError(
@@ -203,12 +250,24 @@ def _range(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _sites(config: GenerateConfig, seed: Seed | None, sizes: Sequence[int]) -> tuple[SiteSymmetry, ...]:
+def bounds_of(config: GenerateConfig, num_atoms: int, allowed: Sequence[int]) -> ElementCounts | None:
+    """Bounds on the atoms of a crystal of this size, new ones among the elements allowed; None if there are none.
+
+    Raises:
+        ValueError: for counts that a crystal of this size cannot have.
+    """
+    bounds = config.composition.bounds(num_atoms)
+    return None if bounds is None else replace(bounds, among=frozenset(allowed))
+
+
+def _sites(
+    config: GenerateConfig, seed: Seed | None, sizes: Sequence[int], allowed: Sequence[int]
+) -> tuple[SiteSymmetry, ...]:
     if not config.symmetry.restricts:
         return ()
 
     def holds(sites: SiteSymmetry) -> bool:
-        bounds = config.composition.bounds(sites.num_atoms)
+        bounds = bounds_of(config, sites.num_atoms, allowed)
         return bounds is None or bounds.possible(sites.orbit_sizes)
 
     if seed is None:
@@ -225,13 +284,23 @@ def embedded_sites() -> KnownSites:
     return KnownSites(load_embedded().crystals)
 
 
-def arrange(seed: Seed, size: int, sites: SiteSymmetry | None, entropy: list[int]) -> KnownCrystal:
+def arrange(
+    seed: Seed,
+    size: int,
+    sites: SiteSymmetry | None,
+    *,
+    allowed: Sequence[int],
+    bounds: ElementCounts | None,
+    entropy: list[int],
+) -> KnownCrystal:
     """The structure in the order of the crystal to be drawn: as it is, or what is kept of it first and then the new.
 
     Args:
         seed: the structure.
         size: number of atoms to be drawn.
         sites: of the structure, if its symmetry is kept.
+        allowed: elements that atoms which are not kept may start with; others start masked.
+        bounds: that have to be within reach from the start; where they are not, all atoms that are not kept are masked.
         entropy: decides which sites are substituted.
     """
     crystal, n = _in_symmetric_form(seed.crystal), seed.crystal.num_atoms
@@ -242,6 +311,13 @@ def arrange(seed: Seed, size: int, sites: SiteSymmetry | None, entropy: list[int
         candidates = np.flatnonzero(numbers == seed.substitution.element)
         chosen = np.random.default_rng(entropy).choice(candidates, seed.substitution.number, replace=False)
         species[chosen], numbers[chosen] = False, MASK
+    numbers[~species & ~np.isin(numbers, list(allowed))] = MASK
+    if bounds is not None:
+        there = Counter(numbers[numbers != MASK].tolist())
+        orbits = np.arange(len(order)) if sites is None else sites.orbit
+        masked = np.unique(orbits[numbers == MASK], return_counts=True)[1].tolist()
+        if not bounds.possible([*masked, *[1] * new], there):
+            numbers[~species] = MASK
     frac_coords = crystal.frac_coords[order] if sites is None else sites.origin
     return KnownCrystal(
         lattice=crystal.lattice,

@@ -35,6 +35,7 @@ def draw_into(
     manifest: Manifest,
     device: str = "cpu",
     rewards: Mapping[str, Reward] = MappingProxyType({}),
+    rewards_of: str = "",
 ) -> list[Draw]:
     """Draw crystals, keeping each batch in ``generated.jsonl``; an interrupted call, made again, continues.
 
@@ -46,6 +47,7 @@ def draw_into(
         manifest: takes settings, hashes and times.
         device: torch device.
         rewards: that steering can be asked to go by, by name.
+        rewards_of: what these depend on; a run goes on only with the same.
 
     Returns:
         one draw for each crystal asked for, by index.
@@ -68,7 +70,9 @@ def draw_into(
     if config.properties.restricts:
         names = [str(path) for path in config.properties.adapters]
         settings["properties"] |= {"adapters": names, "hashes": [file_hash(path) for path in adapters]}
-    if reward is not None and config.steering.reward not in rewards:
+    if reward is not None and config.steering.reward in rewards:
+        settings["steering"] |= {"of": rewards_of}
+    elif reward is not None:
         settings["steering"] |= {"hash": file_hash(Path(str(config.steering.reward).rpartition(":")[0]))}
     # more crystals of the same run, or another batch size, give the same crystals
     left_out = {"num", "batch_pairs", *(name for name in REQUESTS if not getattr(config, name).restricts)}
@@ -81,6 +85,7 @@ def draw_into(
             crystal=crystal_from_json(line["crystal"]),
             message=line["message"],
             reward=line.get("reward"),
+            rewards=line.get("rewards", 0),
         )
         for line in journal.lines
         if line["index"] < config.num
@@ -107,12 +112,12 @@ def draw_into(
         ):
             for draw in batch:
                 line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
-                journal.keep(line if draw.reward is None else line | {"reward": draw.reward})
+                journal.keep(line if draw.reward is None else line | {"reward": draw.reward, "rewards": draw.rewards})
                 draws[draw.index] = draw
     if reward is not None:
         found = [draw.reward for draw in draws.values() if draw.reward is not None]
         manifest.results["steering"] = {
-            "rewards_asked_for": config.num * config.steering.evaluations,
+            "rewards_asked_for": sum(draw.rewards for draw in draws.values()),
             "mean_reward": sum(found) / len(found) if found else None,
         }
     if wishes.targets:

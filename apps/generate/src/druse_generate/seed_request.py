@@ -1,6 +1,7 @@
 """A structure to start from: parts of it to keep, variations of it, other elements on some of its sites."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,9 +176,17 @@ class Seed:
         return np.flatnonzero(self.coordinates | self.species)
 
     @property
+    def kept_counts(self) -> Counter[int]:
+        """Atoms of each element that are kept."""
+        counts = Counter(self.crystal.atomic_numbers[self.species].tolist())
+        if self.substitution is not None:
+            counts[self.substitution.element] -= self.substitution.number
+        return +counts
+
+    @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that are kept, rising."""
-        return tuple(sorted(set(self.crystal.atomic_numbers[self.species].tolist())))
+        return tuple(sorted(self.kept_counts))
 
     def sizes(self, num_atoms: tuple[int, int] | None, known: Sequence[int]) -> list[int]:
         """Numbers of atoms of the crystals to be drawn.

@@ -35,11 +35,6 @@ class SteeringRequest:
         """Whether anything was asked for."""
         return self.reward is not None
 
-    @property
-    def evaluations(self) -> int:
-        """Rewards asked for, for one crystal: of all particles at each of the times and at the end."""
-        return self.particles * (len(self.times) + 1) if self.restricts else 0
-
     def read(self, known: Mapping[str, Reward]) -> Reward | None:
         """The reward; None if nothing was asked for.
 

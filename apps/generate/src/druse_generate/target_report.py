@@ -30,7 +30,7 @@ def _value(target: Target, draw: Draw) -> float | list[int] | None:
         return None
     if target.property.kind == "chemical_system":
         return sorted(set(draw.crystal.atomic_numbers.tolist()))
-    name = target.property.name
+    name = "space_group" if target.property.kind == "space_group" else target.property.name
     return DERIVED[name][1](draw.crystal) if name in DERIVED else float("nan")
 
 

@@ -1,5 +1,6 @@
 """What a training run is made of; read from a YAML recipe, in which a misspelt key is an error that names it."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -140,6 +141,13 @@ class PropertyConfig:
     column: str | None = None
     low: float | None = None
     high: float | None = None
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name):
+            raise ValueError(
+                f"a property cannot be called {self.name!r}: give a name of letters, digits and underscores, and the "
+                "column of the data as `column`"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,22 @@
 """The training of an adapter."""
 
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from druse_crystal.dataset import CrystalDataset
-from druse_guidance import AdaptedNetwork, Adapter, load_adapter, save_adapter
-from druse_scores import load_checkpoint, save_checkpoint
+from druse_crystal.manifest import file_hash
+from druse_guidance import AdaptedNetwork, Adapter, Property, load_adapter, save_adapter
+from druse_scores import PairNetwork, load_checkpoint, save_checkpoint, weights_hash
 
 from druse_train.batches import as_batch
 from druse_train.config import FinetuneConfig
 from druse_train.diffusion_module import DiffusionModule
-from druse_train.property_labels import labelled, learn_properties
+from druse_train.property_labels import PropertyLabels, labelled, learn_properties
 from druse_train.running import Show, Task, prepare, state_to_resume, train, training_parts
 from druse_train.state import Progress
 
@@ -48,6 +52,11 @@ def finetune(
     """
     if not config.properties:
         raise ValueError("properties is empty: name what the adapter is to learn, such as [{name: space_group}]")
+    if config.adapters and not config.freeze_base:
+        raise ValueError(
+            "earlier adapters and a base that learns were asked for at once: the earlier ones would not fit the new "
+            "base; set freeze_base: true, or learn all properties together"
+        )
     checkpoint = load_checkpoint(config.base)
     earlier = [load_adapter(path, base=checkpoint.network).adapter for path in config.adapters]
     parts = training_parts(config, dataset)
@@ -78,5 +87,24 @@ def finetune(
         network.load_state_dict(kept)
 
     state = state_to_resume(folder, resume=resume)
-    task = Task(card=card, runs=[], show=show, write=write, patience=config.patience)
+    task = Task(
+        card=card,
+        runs=[],
+        show=show,
+        write=write,
+        patience=config.patience,
+        learnt=_fingerprint(config, checkpoint.network, properties, (labels, held_out_labels)),
+    )
     return train(module, (learnt, held_out), folder, state=state, task=task)
+
+
+def _fingerprint(
+    config: FinetuneConfig, base: PairNetwork, properties: Sequence[Property], labels: Sequence[PropertyLabels]
+) -> str:
+    """SHA-256 of base, earlier adapters, properties and labels: what a resumed run has to have in common."""
+    facts = [weights_hash(base), *map(file_hash, config.adapters), *(asdict(p) for p in properties)]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for part in labels:
+        for name, values in part.values.items():
+            digest.update(values.numpy().tobytes() + part.known[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -42,7 +42,7 @@ class PropertyLabels:
             dropout: how often a label is withheld.
             joint: withhold all of a crystal together, by the first column.
         """
-        given = {}
+        index, given = index.cpu(), {}
         for column, (name, known) in enumerate(self.known.items()):
             given[name] = known[index]
             if uniform is not None:
@@ -95,13 +95,13 @@ def labelled(
     properties: Sequence[Property], configs: Sequence[PropertyConfig], dataset: CrystalDataset
 ) -> tuple[CrystalDataset, PropertyLabels]:
     """The crystals of which some label is known, and their labels."""
-    raw = [raw_labels(config, dataset) for config in configs]
-    known = [~np.isnan(r) if r.ndim == 1 else np.full(len(r), True) for r in raw]
+    with np.errstate(divide="ignore", invalid="ignore"):  # no logarithm: unknown
+        raw = [raw_labels(config, dataset) for config in configs]
+        learnable = [r if r.ndim == 2 else p.learnable(r) for p, r in zip(properties, raw, strict=True)]
+    known = [np.isfinite(v) if v.ndim == 1 else np.full(len(v), True) for v in learnable]
     some = np.flatnonzero(np.any(known, axis=0))
     values, there = {}, {}
-    for p, r, k in zip(properties, raw, known, strict=True):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            learnable = r if r.ndim == 2 else p.learnable(r)
-        values[p.name] = torch.tensor(np.nan_to_num(learnable[some], posinf=0, neginf=0)).float()
+    for p, v, k in zip(properties, learnable, known, strict=True):
+        values[p.name] = torch.tensor(np.nan_to_num(v[some], posinf=0, neginf=0)).float()
         there[p.name] = torch.tensor(k[some])
     return dataset.select(some), PropertyLabels(values=values, known=there)

@@ -53,7 +53,7 @@ class Recorder(lightning.Callback):
             patience: stop after so many validations without a better one.
         """
         self.folder, self.card, self.origin, self.show, self.write = folder, card, origin, show, write
-        self.patience, self.worse = patience, 0
+        self.patience = patience
         self.saved = self.mark = time.monotonic()
 
     def on_train_start(self, *_: Any) -> None:
@@ -79,9 +79,18 @@ class Recorder(lightning.Callback):
             self.save(trainer, module)
 
     def on_validation_end(self, trainer, module: DiffusionModule) -> None:
-        """Log, keep the best."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        """Log, keep the best; stop where nothing gets better."""
+        if trainer.sanity_checking:
             return
+        if trainer.is_global_zero:
+            self.record(trainer, module)
+        over = self.patience is not None and module.progress.worse >= self.patience
+        if trainer.strategy.broadcast(over):  # the first process decides, which alone knows the losses
+            trainer.should_stop = True
+        self.mark = time.monotonic()
+
+    def record(self, trainer, module: DiffusionModule) -> None:
+        """A row of the log, the best weights, the state."""
         progress = module.progress
         values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val_")}
         row: dict[str, float] = {"step": progress.step, "seen": progress.seen, "hours": progress.seconds / 3600}
@@ -101,14 +110,11 @@ class Recorder(lightning.Callback):
         self.show("validation", values)
         if trainer.logger is not None:
             trainer.logger.log_metrics(values, step=progress.step)
+        progress.worse += 1
         if values["val_total"] < progress.best:
-            progress.best, self.worse = values["val_total"], 0
+            progress.best, progress.worse = values["val_total"], 0
             self.write_checkpoint(module, self.folder / "best", values)
-        else:
-            self.worse += 1
-            trainer.should_stop = trainer.should_stop or self.worse == self.patience
         self.save(trainer, module)
-        self.mark = time.monotonic()
 
     def save(self, trainer, module: DiffusionModule) -> None:
         """Write the state and the latest averaged weights."""

@@ -34,6 +34,7 @@ class Task:
         show: called with news about training and validation.
         write: writes the averaged weights of a module into a folder, with their provenance.
         patience: stop after so many validations without a better one; None: go on to the end.
+        learnt: of an adapter, a hash of base, properties and labels; a resumed run has to have the same.
     """
 
     card: dict[str, Any]
@@ -41,6 +42,7 @@ class Task:
     show: Show
     write: Callable[[DiffusionModule, Path, dict[str, Any]], None]
     patience: int | None = None
+    learnt: str | None = None
 
 
 def training_parts(config: RunConfig, dataset: CrystalDataset) -> tuple[CrystalDataset, CrystalDataset]:
@@ -101,7 +103,7 @@ def train(
         ValueError: if the state does not fit recipe and data, or the folder cannot be written to.
     """
     config = module.config
-    origin = Origin(seed=config.seed, data=fingerprint(parts), runs=task.runs)
+    origin = Origin(seed=config.seed, data=fingerprint(parts), runs=task.runs, learnt=task.learnt)
     if state is not None:
         check_origin(folder / STATE, state.origin, origin)
         try:

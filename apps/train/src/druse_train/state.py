@@ -24,6 +24,7 @@ class Progress:
         seconds: of training.
         place: next batch.
         best: lowest validation loss so far.
+        worse: validations since then.
     """
 
     step: int = 0
@@ -31,6 +32,7 @@ class Progress:
     seconds: float = 0.0
     place: Place = START
     best: float = float("inf")
+    worse: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,13 @@ class Origin:
         seed: of the recipe.
         data: ``fingerprint`` of the crystals.
         runs: provenance of the runs behind the weights that it started from.
+        learnt: of an adapter, a hash of base, properties and labels.
     """
 
     seed: int | None = None
     data: str | None = None
     runs: list[dict[str, Any]] | None = None
+    learnt: str | None = None
 
 
 class State(NamedTuple):
@@ -128,6 +132,12 @@ def check_origin(path: Path, kept: Origin, now: Origin) -> None:
         raise ValueError(
             f"{path} is the state of a run on other crystals: resume with the data (and data.max_atoms) that it began "
             "with, which the recipe.yaml beside it names, or choose another --out"
+        )
+
+    if kept.learnt not in (None, now.learnt):
+        raise ValueError(
+            f"{path} is the state of a run with another base, other properties or other labels: resume with the "
+            "recipe.yaml beside it and the files that it names, or choose another --out"
         )
 
 

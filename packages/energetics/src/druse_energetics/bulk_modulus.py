@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from ase.units import GPa
 from druse_crystal.crystal import Crystal
 from jaxtyping import Float64
 
@@ -10,7 +11,6 @@ from druse_energetics.potential import Potential, unknown_elements
 
 STRAINS = np.linspace(-0.03, 0.03, 7)
 """Of the lattice; volumes from 91 to 109 % of the one given."""
-EV_PER_A3_IN_GPA = 160.21766208
 
 
 def bulk_moduli(
@@ -52,4 +52,4 @@ def fit_bulk_modulus(volumes: Float64[np.ndarray, " v"], energies: Float64[np.nd
     except (RuntimeError, ValueError, TypeError):  # scipy's, of energies that are no equation of state
         return float("nan")
     inside = volumes.min() <= volume <= volumes.max() and np.isfinite(modulus) and modulus > 0
-    return float(modulus) * EV_PER_A3_IN_GPA if inside else float("nan")
+    return float(modulus) / GPa if inside else float("nan")

@@ -5,12 +5,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+from ase.units import GPa
 from druse_crystal.crystal import Crystal
 from jaxtyping import Float64
 
 from druse_energetics.potential import Evaluation, refuse_unknown_elements, silence
 
-EV_PER_A3_IN_GPA = 160.21766208
 CRYSTALS_PER_BATCH = 16
 
 
@@ -40,7 +40,7 @@ class CHGNetPotential:
             Evaluation(
                 energy=float(prediction["e"]) * crystal.num_atoms,
                 forces=np.asarray(prediction["f"], dtype=np.float64).reshape(-1, 3),
-                stress=np.asarray(prediction["s"], dtype=np.float64).reshape(3, 3) / EV_PER_A3_IN_GPA,
+                stress=np.asarray(prediction["s"], dtype=np.float64).reshape(3, 3) * GPa,
             )
             for prediction, crystal in zip(self._predict(crystals, "efs"), crystals, strict=True)
         ]

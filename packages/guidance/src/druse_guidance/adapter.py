@@ -142,7 +142,8 @@ class AdaptedNetwork(nn.Module):
         Raises:
             ValueError: for a property that the model does not know; names those that it does.
         """
-        if conditions is None or not any(bool(given.any()) for given in conditions.given.values()):
+        learns = torch.is_grad_enabled()  # then every branch takes part, so that each parameter has a gradient
+        if conditions is None or not (learns or any(bool(given.any()) for given in conditions.given.values())):
             return self.network(noisy, t)
         known = self.properties
         for name in conditions.values:
@@ -163,7 +164,7 @@ class _Mixture:
         for name, values in conditions.values.items():
             branch, given = branches[name], conditions.given[name]
             assert isinstance(branch, Branch)
-            if bool(given.any()):
+            if torch.is_grad_enabled() or bool(given.any()):
                 self.parts.append((branch, branch.encoder(values), given))
 
     def crystal(self, features: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:

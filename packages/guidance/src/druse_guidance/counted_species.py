@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from ase.data import chemical_symbols
 from druse_diffusion import MASK, NUM_ELEMENTS, AbsorbingD3PM, Corruption, RandomStreams
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from druse_guidance.element_counts import ElementCounts
@@ -123,7 +123,7 @@ class CountedSpecies(Corruption):
             return after
         known = self._known(num_atoms)
         numbers = after.tolist()
-        probabilities = (logits[:, :NUM_ELEMENTS].double() / self.species.temperature).softmax(-1).cpu()
+        wanted = (logits[:, :NUM_ELEMENTS].double() / self.species.temperature).cpu()
         for bounds, orbits in zip(self.bounds, self._orbits(num_atoms), strict=True):
             free = [o for o in orbits if not known[o[0]]]
             fresh = sorted((o for o in free if revealed[o[0]]), key=lambda orbit: uniform[orbit[0]][0])
@@ -133,7 +133,8 @@ class CountedSpecies(Corruption):
             for orbit in fresh:
                 open_sizes.remove(len(orbit))
                 named, others = bounds.choices(have, len(orbit), open_sizes)
-                z = _draw(probabilities[orbit[0]], named, others, bounds.named, uniform[orbit[0]][1])
+                possible = _possible(named, others, bounds)
+                z = _draw(wanted[orbit[0]], possible, named, uniform[orbit[0]][1])
                 have[z] += len(orbit)
                 for i in orbit:
                     numbers[i] = z
@@ -157,23 +158,31 @@ class CountedSpecies(Corruption):
         return crystals
 
 
-def _draw(
-    probabilities: Float[Tensor, " k"],
-    named: tuple[int, ...],
-    others: bool,
-    bounded: tuple[int, ...],
-    uniform: float,
-) -> int:
-    """An atomic number of those that are possible; evenly among them where the model gives none of them a chance."""
+def _possible(named: tuple[int, ...], others: bool, bounds: ElementCounts) -> Bool[Tensor, " k"]:
+    """The elements that an orbit may become, as a mask over all."""
     possible = torch.zeros(NUM_ELEMENTS, dtype=torch.bool)
     if others:
-        possible[:] = True
-        possible[[z - 1 for z in bounded]] = False
+        possible[[z - 1 for z in bounds.among or range(1, NUM_ELEMENTS + 1)]] = True
+        possible[[z - 1 for z in bounds.named]] = False
     possible[[z - 1 for z in named]] = True
-    weights = probabilities * possible
-    if not weights.sum() > 0:
-        weights = possible.double()
-    cumulative = weights.cumsum(0)
+    return possible
+
+
+def _draw(logits: Float[Tensor, " k"], possible: Bool[Tensor, " k"], named: tuple[int, ...], uniform: float) -> int:
+    """An atomic number of those that are possible.
+
+    Where the model forbids all of them, evenly among the named ones, which are demanded by name.
+
+    Raises:
+        ValueError: if none is possible.
+    """
+    allowed = logits.nan_to_num(nan=-torch.inf).masked_fill(~possible, -torch.inf)
+    if bool(torch.isinf(allowed).all()):
+        if not named:
+            raise ValueError("no element is left for an atom: what was asked for excludes what the model may choose")
+        allowed = torch.full_like(logits, -torch.inf)
+        allowed[[z - 1 for z in named]] = 0.0
+    cumulative = allowed.softmax(-1).cumsum(0)
     return min(int(torch.searchsorted(cumulative, uniform * cumulative[-1])) + 1, NUM_ELEMENTS)
 
 

@@ -17,6 +17,7 @@ class ElementCounts:
         least: by atomic number, the fewest atoms; an element that is not named may be absent.
         most: by atomic number, the most atoms; an element that is not named has no limit of its own.
         others: whether elements that are named in neither may occur.
+        among: elements that may be added, named or not; None: any.
 
     Raises:
         ValueError: for a negative number, or bounds that exclude each other.
@@ -25,6 +26,7 @@ class ElementCounts:
     least: Mapping[int, int] = field(default_factory=dict)
     most: Mapping[int, int] = field(default_factory=dict)
     others: bool = False
+    among: frozenset[int] | None = None
 
     def __post_init__(self):
         for z, count in (*self.least.items(), *self.most.items()):
@@ -38,6 +40,11 @@ class ElementCounts:
                     f"at least {count} and at most {self.most[z]} atoms of {chemical_symbols[z]} were asked for: "
                     "one of the two has to give way"
                 )
+
+    @property
+    def open(self) -> bool:
+        """Whether there are elements that are not named and may occur."""
+        return self.others and (self.among is None or bool(self.among - set(self.named)))
 
     @property
     def named(self) -> tuple[int, ...]:
@@ -62,14 +69,14 @@ class ElementCounts:
             rest: sizes of the other orbits without an element.
 
         Returns:
-            the named elements that it may become, and whether it may become an element that is not named.
+            the named elements that it may become, and whether it may become one of ``among`` that is not named.
         """
         named = tuple(
             z
             for z in self.named
             if self._below(have, z, size) and self._fillable({**have, z: have.get(z, 0) + size}, rest)
         )
-        return named, self.others and self._fillable(have, rest)
+        return named, self.open and self._fillable(have, rest)
 
     def comply(self, atomic_numbers: Sequence[int]) -> bool:
         """Whether these atoms keep the bounds."""
@@ -78,18 +85,23 @@ class ElementCounts:
             all(have[z] >= count for z, count in self.least.items())
             and all(have[z] <= count for z, count in self.most.items())
             and (self.others or set(have) <= set(self.named))
+            and (self.among is None or set(have) <= self.among)
         )
 
     def _below(self, have: Mapping[int, int], z: int, size: int) -> bool:
-        return z not in self.most or have.get(z, 0) + size <= self.most[z]
+        possible = self.among is None or z in self.among
+        return possible and (z not in self.most or have.get(z, 0) + size <= self.most[z])
 
     def _fillable(self, have: Mapping[int, int], orbits: Sequence[int]) -> bool:
         total = sum(orbits)
         missing = [max(0, self.least.get(z, 0) - have.get(z, 0)) for z in self.named]
-        room = [min(total, self.most.get(z, total + have.get(z, 0)) - have.get(z, 0)) for z in self.named]
-        return _fillable(
-            tuple(sorted(orbits, reverse=True)), tuple(sorted(zip(missing, room, strict=True))), self.others
-        )
+        room = [
+            min(total, self.most.get(z, total + have.get(z, 0)) - have.get(z, 0))
+            if self.among is None or z in self.among
+            else 0
+            for z in self.named
+        ]
+        return _fillable(tuple(sorted(orbits, reverse=True)), tuple(sorted(zip(missing, room, strict=True))), self.open)
 
 
 @lru_cache(maxsize=1 << 16)

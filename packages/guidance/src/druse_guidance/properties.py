@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from ase.data import atomic_numbers
 from druse_diffusion import NUM_ELEMENTS
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
@@ -114,8 +113,3 @@ def multi_hot(systems: Sequence[Sequence[int]]) -> Float64[np.ndarray, "b k"]:
     for row, system in zip(rows, systems, strict=True):
         row[[z - 1 for z in system]] = 1.0
     return rows
-
-
-def system_numbers(text: str) -> tuple[int, ...]:
-    """``Li-O`` as atomic numbers."""
-    return tuple(sorted(atomic_numbers[symbol] for symbol in text.split("-")))

@@ -137,9 +137,18 @@ class SteeredProcess:
         rewards = np.full(len(batch), WORST)
         if crystals:
             self.evaluations += len(crystals)
-            found = np.asarray(self.reward([crystal for _, crystal in crystals]), dtype=np.float64)
+            found = self._ask([crystal for _, crystal in crystals])
             rewards[[row for row, _ in crystals]] = np.nan_to_num(found, nan=WORST, neginf=WORST, posinf=-WORST)
         return rewards
+
+    def _ask(self, crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
+        try:
+            found = np.asarray(self.reward(crystals), dtype=np.float64)
+        except Exception as error:
+            raise ValueError(f"the reward to steer by failed ({type(error).__name__}: {error}): correct it") from error
+        if found.shape != (len(crystals),):
+            raise ValueError(f"the reward to steer by gave numbers of shape {found.shape} for {len(crystals)} crystals")
+        return found
 
     def _groups(self, batch: CrystalBatch) -> None:
         if len(batch) % self.particles or bool(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from druse_diffusion import Conditions
+from ase.data import chemical_symbols
+from druse_diffusion import NUM_ELEMENTS, Conditions
 from jaxtyping import Float64
 
 from druse_guidance.allowed_elements import parse_elements
@@ -21,8 +22,8 @@ class Target:
 
     Attributes:
         property: with the statistics of its labels.
-        low: least value; of a space group its number.
-        high: greatest value.
+        low: least value, minus infinity if there is none; of a space group its number.
+        high: greatest value, infinity if there is none.
         elements: of a chemical system, atomic numbers.
         text: as it was written.
     """
@@ -38,8 +39,8 @@ class Target:
         """A sentence if few labels are where the target is; empty otherwise."""
         if not self.property.is_number:
             return ""
-        below, above = _share(self.property, self.low), _share(self.property, self.high)
-        if above - below >= _RARE or (self.low == self.high and _RARE <= below <= 1 - _RARE):
+        below, above = _shares(self.property, self.low, self.high)
+        if above - below >= _RARE or (self.low == self.high and below <= 1 - _RARE and above >= _RARE):
             return ""
         levels = self.property.levels
         return (
@@ -57,10 +58,10 @@ class Target:
             return multi_hot([self.elements])[0]
         if self.low == self.high:
             return np.array([self.low])
-        below, above = _share(self.property, self.low), _share(self.property, self.high)
+        below, above = _shares(self.property, self.low, self.high)
         levels = np.array(self.property.levels)
         value = np.interp(below + uniform * (above - below), np.linspace(0, 1, len(levels)), levels)
-        return np.clip([value], self.low, self.high)
+        return np.clip([value], max(self.low, levels[0]), min(self.high, levels[-1]))
 
     def met(self, value: float | Sequence[int], *, tolerance: float = 0.0) -> bool:
         """Whether a crystal with this value, or these elements, is what was asked for.
@@ -102,7 +103,10 @@ def parse_target(text: str, properties: Mapping[str, Property]) -> Target:
     if sign != "=":
         raise ValueError(f"{text!r}: {name} is no number on a scale, ask for {name}={value}")
     if p.kind == "chemical_system":
-        return Target(property=p, elements=parse_elements(value), text=text)
+        elements = parse_elements(value)
+        if elements[-1] > NUM_ELEMENTS:
+            raise ValueError(f"{text!r}: the model has no class for {chemical_symbols[elements[-1]]}: leave it out")
+        return Target(property=p, elements=elements, text=text)
     if not value.isdecimal() or int(value) not in p.groups:
         groups = ", ".join(map(str, p.groups))
         raise ValueError(f"{text!r}: the model learnt of the space groups {groups}: ask for one of these")
@@ -110,28 +114,38 @@ def parse_target(text: str, properties: Mapping[str, Property]) -> Target:
 
 
 def _number(p: Property, sign: str, value: str, text: str) -> Target:
-    words = re.fullmatch(r"([^.\s]*(?:\.\d+)?)\s*\.\.\s*(\S+)", value) if sign == "=" else None
+    words = value.split("..") if sign == "=" else [value]
     try:
-        numbers = [float(word) for word in (words.groups() if words else (value,))]
+        numbers = [float(word) for word in words]
     except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not np.isfinite(numbers).all():
         unit = f" in {p.unit}, without the unit" if p.unit else ""
-        raise ValueError(f"{text!r}: {p.name} is a number{unit}, such as {p.name}={p.levels[50]:.3g}") from None
+        raise ValueError(f"{text!r}: {p.name} is a number{unit}, such as {p.name}={p.levels[50]:.3g}")
     least, greatest = p.levels[0], p.levels[-1]
-    low = numbers[0] if sign != "<=" else least
-    high = numbers[-1] if sign != ">=" else greatest
+    low = numbers[0] if sign != "<=" else -np.inf
+    high = numbers[-1] if sign != ">=" else np.inf
     if not low <= high or high < least or low > greatest or (sign == "=" and not (least <= low and high <= greatest)):
+        between = f"{least:.4g} and {greatest:.4g} {p.unit}".rstrip()
         raise ValueError(
-            f"{text!r}: the {p.num_labels:,} labels of {p.name} that the model learnt from lie between {least:.4g} and "
-            f"{greatest:.4g} {p.unit}".rstrip()
-            + ": ask for something in between"
+            f"{text!r}: the {p.num_labels:,} labels of {p.name} that the model learnt from lie between {between}: ask "
+            "for something in between"
         )
-    return Target(property=p, low=max(low, least), high=min(high, greatest), text=text)
+    return Target(property=p, low=low, high=high, text=text)
 
 
-def _share(p: Property, value: float) -> float:
-    """Share of the labels below a value."""
+def _shares(p: Property, low: float, high: float) -> tuple[float, float]:
+    """Share of the labels below ``low``, and at or below ``high``; of labels that repeat, all lie inside."""
     levels = np.array(p.levels)
-    return float(np.interp(value, levels, np.linspace(0, 1, len(levels))))
+    places = np.linspace(0, 1, len(levels))
+
+    def share(value: float, at: int) -> float:
+        inside = 0 <= at < len(levels) and levels[at] == value
+        return float(places[at]) if inside else float(np.interp(value, levels, places))
+
+    return share(low, int(np.searchsorted(levels, low, "left"))), share(
+        high, int(np.searchsorted(levels, high, "right")) - 1
+    )
 
 
 def conditions_of(targets: Sequence[Target], drawn: Sequence[Sequence[np.ndarray]]) -> Conditions:
