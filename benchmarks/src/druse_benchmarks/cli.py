@@ -27,6 +27,7 @@ from druse_benchmarks.options import (
     words,
     work_folder,
 )
+from druse_benchmarks.requests_cli import requests_app
 
 app = typer.Typer(
     name="druse-bench",
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.registered_commands += equal_cost_app.registered_commands
+app.registered_commands += equal_cost_app.registered_commands + requests_app.registered_commands
 
 
 @app.command()
@@ -270,137 +271,6 @@ def hull(
         with Display(quiet=quiet) as display:
             folder = run(
                 config=config, phases=load_hull(), out=out_folder(out, smoke), display=display, manifest=Manifest()
-            )
-        typer.echo(folder / "table.md")
-
-
-@app.command()
-def constraints(
-    num: Annotated[int, typer.Option(help="Crystals asked for under each constraint.")] = 500,
-    names: Annotated[
-        str | None, typer.Option("--constraints", help="With commas; all of them.", show_default=False)
-    ] = None,
-    seed: Seed = 0,
-    reference: Reference = "embedded",
-    potential: PotentialName = "sevennet-0",
-    sampler: SamplerName = "fast",
-    steps: Steps = None,
-    model: Model = None,
-    device: Device = "cpu",
-    out: Out = None,
-    work: Work = None,
-    smoke: Smoke = False,
-    quiet: Quiet = False,
-) -> None:
-    """Do crystals keep the elements, formulas, counts and space groups asked for, and what does it cost?"""
-    from druse_crystal.console import Display, user_errors
-
-    with user_errors("druse-bench constraints"):
-        from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, GenerateConfig, with_options
-
-        from druse_benchmarks.constraints import CONSTRAINTS, NAME
-        from druse_benchmarks.constraints import constraints as run
-
-        if smoke:
-            num, steps = 2, 10
-            names = names or "formula,space-group-225"
-        with Display(quiet=quiet) as display:
-            folder = run(
-                words(names) if names else list(CONSTRAINTS),
-                generation=with_options(GenerateConfig(), num=num, seed=seed, sampler=sampler, steps=steps),
-                model=model or MODEL,
-                evaluation=EvaluationConfig(
-                    reference=reference,
-                    relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500, device=device),
-                ),
-                out=out_folder(out, smoke),
-                work=work_folder(work, smoke, NAME),
-                display=display,
-            )
-        typer.echo(folder / "table.md")
-
-
-@app.command("structure-prediction")
-def structure_prediction(
-    num: Annotated[int, typer.Option(help="Crystals to be found.")] = 200,
-    draws: Annotated[int, typer.Option(help="Draws for each.")] = 1,
-    ways: Annotated[str, typer.Option(help="counted, fixed, or both with a comma.")] = "counted,fixed",
-    dataset: Annotated[
-        str, typer.Option(help="Crystals: the test split of the embedded ones, or that of a Parquet file.")
-    ] = "embedded",
-    seed: Seed = 0,
-    sampler: SamplerName = "fast",
-    steps: Steps = None,
-    model: Model = None,
-    out: Out = None,
-    work: Work = None,
-    smoke: Smoke = False,
-    quiet: Quiet = False,
-) -> None:
-    """Does the model find the structure of a composition that it has not seen?"""
-    from druse_crystal.console import Display, user_errors
-
-    with user_errors("druse-bench structure-prediction"):
-        from druse_crystal.manifest import Manifest
-        from druse_generate.config import MODEL, GenerateConfig, with_options
-
-        from druse_benchmarks.structure_prediction import NAME, PredictionConfig
-        from druse_benchmarks.structure_prediction import structure_prediction as run
-
-        if smoke:
-            num, draws, steps = 4, 2, 10
-        config = PredictionConfig(
-            num=num,
-            draws=draws,
-            ways=tuple(words(ways)),
-            seed=seed,
-            sampler=with_options(GenerateConfig(), sampler=sampler, steps=steps).sampler,
-        )
-        with Display(quiet=quiet) as display:
-            folder = run(
-                config,
-                read_dataset(dataset)[0].subset("test").crystals,
-                model=model or MODEL,
-                out=out_folder(out, smoke),
-                work=work_folder(work, smoke, NAME),
-                display=display,
-                manifest=Manifest(),
-            )
-        typer.echo(folder / "table.md")
-
-
-@app.command()
-def predictors(
-    names: Annotated[str, typer.Option("--predictors", help="With commas.")] = "bulk-modulus,magnetic-density",
-    num: Annotated[int | None, typer.Option(help="Crystals of each label; all of them.", show_default=False)] = None,
-    dataset: Annotated[str, typer.Option(help="Crystals with labels: embedded, or a Parquet file.")] = "embedded",
-    seed: Seed = 0,
-    out: Out = None,
-    work: Work = None,
-    smoke: Smoke = False,
-    quiet: Quiet = False,
-) -> None:
-    """How far are predicted properties from their labels? Bulk moduli by equations of state, moments by CHGNet."""
-    from druse_crystal.console import Display, user_errors
-
-    with user_errors("druse-bench predictors"):
-        from druse_crystal.manifest import Manifest
-
-        from druse_benchmarks.predictors import NAME
-        from druse_benchmarks.predictors import predictors as run
-
-        labelled, _ = read_dataset(dataset)
-        with Display(quiet=quiet) as display:
-            folder = run(
-                tuple(words(names)),
-                labelled,
-                num=5 if smoke else num,
-                seed=seed,
-                out=out_folder(out, smoke),
-                work=work_folder(work, smoke, NAME),
-                display=display,
-                manifest=Manifest(),
             )
         typer.echo(folder / "table.md")
 
