@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from druse.rewards import hull_reward
+from druse.rewards import HullReward
 from druse_crystal import Crystal
 from druse_energetics.potential import load_potential
 from druse_energetics.reference import load_reference
@@ -16,7 +16,7 @@ SALT = Crystal(
 
 @pytest.fixture(scope="module")
 def reward():
-    return hull_reward(load_potential(), load_reference("embedded", potential="sevennet-0"))
+    return HullReward(potential=load_potential(), reference=load_reference("embedded", potential="sevennet-0"))
 
 
 def test_rock_salt_is_better_than_strained_rock_salt(reward):
@@ -33,3 +33,24 @@ def test_what_cannot_be_judged_has_no_reward(reward):
     found = reward([on_top, SALT, gas, unknown])
     assert np.isnan(found).tolist() == [True, False, True, True]
     assert reward([]).shape == (0,)
+
+
+def test_the_gradient_is_that_of_the_reward(reward):
+    """Against finite differences, of an atom out of place in a strained cell."""
+    crystal = SALT.replace(lattice=1.03 * SALT.lattice, frac_coords=np.array([[0, 0, 0], [0.52, 0.49, 0.5]]))
+    (pull, nothing) = reward.gradient([crystal, SALT.replace(atomic_numbers=np.array([2, 10]))])
+    assert nothing is None
+    step, signs = 0.01, (1, -1)  # Å, and of the strain
+    for axis in range(3):
+        move = np.zeros((2, 3))
+        move[1, axis] = step
+        move = move @ np.linalg.inv(crystal.lattice)
+        above, below = reward([crystal.replace(frac_coords=crystal.frac_coords + sign * move) for sign in signs])
+        assert float(pull.on_atoms[1, axis]) == pytest.approx((above - below) / (2 * step), abs=0.01)
+    for i, j in ((0, 0), (0, 1)):
+        strain = np.zeros((3, 3))
+        strain[i, j] += step / 2
+        strain[j, i] += step / 2
+        strained = [crystal.replace(lattice=crystal.lattice @ (np.eye(3) + sign * strain)) for sign in signs]
+        above, below = reward(strained)
+        assert float(pull.on_strain[i, j]) == pytest.approx((above - below) / (2 * step), abs=0.05)

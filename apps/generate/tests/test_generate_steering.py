@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, SamplerConfig, SteeringRequest
 from druse_generate.generating import generate
+from druse_guidance import Pull
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 
@@ -52,6 +54,30 @@ def test_rewards_rise_with_particles(model):
         if particles:
             assert np.allclose([draw.reward for draw in draws], found, rtol=1e-4)
     assert means[0] < means[1] < means[2]
+
+
+class Small:
+    """Prefers small cells, and says in which direction they are."""
+
+    def __call__(self, crystals):
+        return np.array([-crystal.volume / crystal.num_atoms for crystal in crystals])
+
+    def gradient(self, crystals):
+        return [
+            Pull(on_atoms=torch.zeros(c.num_atoms, 3), on_strain=-c.volume / c.num_atoms * torch.eye(3))
+            for c in crystals
+        ]
+
+
+def test_a_gradient_acts_in_the_last_part(model):
+    plain, pulled = (
+        drawn(model, Small(), particles=2, strength=0.3, times=(0.5,), gradient_below=below) for below in (0.0, 0.3)
+    )
+    assert np.mean([draw.reward for draw in pulled]) > np.mean([draw.reward for draw in plain]) + 0.1
+    with pytest.raises(ValueError, match=r"gradient_below is 2\.0"):
+        SteeringRequest(gradient_below=2.0)
+    with pytest.raises(ValueError, match="has no gradient"):
+        SteeringRequest(reward="dense", gradient_below=0.1).read({"dense": dense})
 
 
 def run(*arguments):

@@ -11,7 +11,7 @@ from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig
 from druse_generate.running import draw_into
 
-from druse.rewards import HULL, hull_reward
+from druse.rewards import HULL, HullReward
 from druse.screening import screen
 
 
@@ -55,7 +55,7 @@ def discover(
         display=display,
         manifest=manifest,
         device=relaxation.device,
-        rewards={HULL: hull_reward(potential, reference)},
+        rewards={HULL: HullReward(potential=potential, reference=reference)},
         rewards_of=f"{relaxation.potential}, {evaluation.reference}",
     )
     names = [f"druse-{draw.index:05d}" for draw in draws]

@@ -17,6 +17,7 @@ from druse_guidance import (
     KnownParts,
     RequiredElements,
     Reward,
+    RewardGradient,
     SteeredProcess,
     SymmetricProcess,
     first_atoms,
@@ -92,10 +93,11 @@ def generate(
 
         process = restricted_process(config.sampler.process, batch, device=device)
         steered = None if reward is None else steered_process(process, config, reward)
-        known = known_parts(model, config.sampler.process, batch, device=device)
+        late = model if reward is None else late_gradient(model, config, reward)
+        known = known_parts(late, config.sampler.process, batch, device=device)
         drawn = sample(
             process if steered is None else steered,
-            model if known is None else known,
+            late if known is None else known,
             _template(batch, device),
             times=times,
             n_corrector_steps=config.sampler.corrector_steps,
@@ -198,6 +200,19 @@ def steered_process(process: ReverseProcess, config: GenerateConfig, reward: Rew
     """The process with a choice among particles."""
     s = config.steering
     return SteeredProcess(process=process, reward=reward, particles=s.particles, strength=s.strength, times=s.times)
+
+
+def late_gradient(model: ScoreModel, config: GenerateConfig, reward: Reward) -> ScoreModel:
+    """The model with the gradient of a reward in the last part of the way, if that was asked for."""
+    if not config.steering.gradient_below:
+        return model
+    return RewardGradient(
+        model=model,
+        process=config.sampler.process,
+        gradient=getattr(reward, "gradient"),  # noqa: B009  a reward need not have one
+        strength=config.steering.strength,
+        below=config.steering.gradient_below,
+    )
 
 
 def _as_draw(index: int, one: CrystalBatch, wishes: Wishes) -> Draw:

@@ -20,15 +20,19 @@ class SteeringRequest:
         particles: crystals drawn for each that is asked for; the time grows with them.
         strength: how much a reward weighs, in units of one over the reward.
         times: at which particles are chosen.
+        gradient_below: latest time at which the gradient of the reward acts, where it has one; 0: never.
     """
 
     reward: str | None = None
     particles: int = 4
     strength: float = 10.0
     times: tuple[float, ...] = (0.5, 0.35, 0.2, 0.1, 0.05)
+    gradient_below: float = 0.0
 
     def __post_init__(self):
         SteeredProcess.check(self.particles, self.strength, self.times)
+        if not 0 <= self.gradient_below <= 1:
+            raise ValueError(f"gradient_below is {self.gradient_below}, it is a time: it must lie between 0 and 1")
 
     @property
     def restricts(self) -> bool:
@@ -46,8 +50,15 @@ class SteeringRequest:
         """
         if self.reward is None:
             return None
-        if self.reward in known:
-            return known[self.reward]
+        reward = known[self.reward] if self.reward in known else self._of_file(known)
+        if self.gradient_below and not callable(getattr(reward, "gradient", None)):
+            raise ValueError(
+                f"{self.reward} has no gradient: leave out gradient_below, or give an object with a method `gradient`"
+            )
+        return reward
+
+    def _of_file(self, known: Mapping[str, Reward]) -> Reward:
+        assert self.reward is not None
         file, colon, name = self.reward.rpartition(":")
         if not colon or not file.endswith(".py"):
             names = f", or one of {', '.join(known)}" if known else ""

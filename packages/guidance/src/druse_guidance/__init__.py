@@ -9,6 +9,7 @@ from druse_guidance.element_counts import ElementCounts
 from druse_guidance.known_parts import KnownParts
 from druse_guidance.properties import Property
 from druse_guidance.required_elements import RequiredElements
+from druse_guidance.reward_gradient import Gradient, Pull, RewardGradient
 from druse_guidance.steered_process import Reward, SteeredProcess
 from druse_guidance.symmetric_process import SymmetricProcess, first_atoms
 from druse_guidance.targets import Target, parse_target
@@ -21,10 +22,13 @@ __all__ = [
     "ClassifierFreeGuidance",
     "CountedSpecies",
     "ElementCounts",
+    "Gradient",
     "KnownParts",
     "Property",
+    "Pull",
     "RequiredElements",
     "Reward",
+    "RewardGradient",
     "SteeredProcess",
     "SymmetricProcess",
     "Target",
