@@ -87,7 +87,7 @@ class Wishes:
     config: GenerateConfig
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
-    sites: tuple[SiteSymmetry, ...]
+    sites: Sequence[SiteSymmetry]
     seed: Seed | None
     allowed: tuple[int, ...]
     required: tuple[int, ...]
@@ -105,7 +105,7 @@ class Wishes:
         return [self._plan(index, u, level) for index, u, level in zip(indices, uniform, levels, strict=True)]
 
     def _plan(self, index: int, uniform: float, levels: Sequence[float]) -> Plan:
-        if self.sites:
+        if len(self.sites):
             sites = self.sites[int(uniform * len(self.sites))]
             size = sites.num_atoms
         else:
@@ -262,7 +262,7 @@ def bounds_of(config: GenerateConfig, num_atoms: int, allowed: Sequence[int]) ->
 
 def _sites(
     config: GenerateConfig, seed: Seed | None, sizes: Sequence[int], allowed: Sequence[int]
-) -> tuple[SiteSymmetry, ...]:
+) -> Sequence[SiteSymmetry]:
     if not config.symmetry.restricts:
         return ()
 
@@ -271,7 +271,9 @@ def _sites(
         return bounds is None or bounds.possible(sites.orbit_sizes)
 
     if seed is None:
-        return tuple(embedded_sites().select(sizes, space_group=config.symmetry.space_group, accept=holds))
+        if config.symmetry.space_group is None and all(bounds_of(config, n, allowed) is None for n in sizes):
+            return embedded_sites().of_sizes(sizes)
+        return embedded_sites().select(sizes, space_group=config.symmetry.space_group, accept=holds)
     sites = find_site_symmetry(_in_symmetric_form(seed.crystal))
     if sites is None or not holds(sites):
         raise ValueError("the sites of the structure to start from cannot be kept: leave out the symmetry")
