@@ -102,6 +102,15 @@ def test_symmetry_of_known_crystals_with_a_formula(model):
     assert 1 not in groups
 
 
+def test_symmetry_of_known_crystals_alone(model):
+    """Sites are found one by one; a seed means the same ones."""
+    first, again = (drawn(model, symmetry=SymmetryRequest(symmetric=True)) for _ in range(2))
+    assert {draw.crystal.num_atoms for draw in first.values()} <= {1, 2, 4, 6}
+    assert all(np.array_equal(first[i].crystal.atomic_numbers, again[i].crystal.atomic_numbers) for i in first)
+    groups = [space_group(draw.crystal, symprec=0.01).number for draw in first.values() if sound(draw)]
+    assert groups.count(1) < len(groups) / 4
+
+
 def sound(draw):
     return min_distance(draw.crystal) > 0.3
 
