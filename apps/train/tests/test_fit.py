@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -412,7 +414,16 @@ def test_processes_of_one_run_end_together(tmp_path, dataset):
     path.write_text(
         RECIPE.replace("optimizer: {", "optimizer: {decay_start_hours: 0.0, ") + "devices: 2\nmax_hours: 0.0005\n"
     )
-    command = ["druse-train", "fit", str(path), "--data", str(dataset), "--out", str(tmp_path / "pair"), "--json"]
+    command = [
+        str(Path(sys.executable).parent / "druse-train"),
+        "fit",
+        str(path),
+        "--data",
+        str(dataset),
+        "--out",
+        str(tmp_path / "pair"),
+        "--json",
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
