@@ -219,7 +219,7 @@ def picture(found: Sequence[Exploration], *, budget: int) -> Figure:
         lower.set_xlabel("force calls in a system")
         for panel in (upper, lower):
             panel.set_xlim(0, budget)
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, max(1, panel.get_ylim()[1]))
             panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylabel("≤ 0.1 eV/atom, unique, novel")
     panels[len(groups)].set_ylabel("on the combined hull")
