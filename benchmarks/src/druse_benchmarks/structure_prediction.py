@@ -161,11 +161,7 @@ def _draw(
             n_corrector_steps=config.sampler.corrector_steps,
             generator=RandomStreams(config.seed, torch.tensor([i + k * _DRAW for i, k in keys])),
         )
-        for row, (i, k) in enumerate(keys):
-            try:
-                crystal = found.select([row]).to_crystals()[0]
-            except ValueError:
-                crystal = None
+        for (i, k), crystal in zip(keys, found.crystals_or_none(), strict=True):
             drawn[i, k] = crystal
             journal.keep({"index": i, "draw": k, "crystal": crystal_as_json(crystal)})
         display.update(f"{NAME}: {way}", len(drawn), config.draws * len(chosen))

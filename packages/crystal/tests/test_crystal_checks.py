@@ -82,3 +82,12 @@ def test_odd_numbers_in_files_warn_of_nothing(tmp_path):
 def test_angles_of_no_cell(angle):
     with pytest.raises(ValueError, match="no cell has lengths"):
         from_parameters(4.0, 4.0, 4.0, angle, 90.0, 90.0)
+
+
+def test_what_is_no_crystal_in_a_batch_is_none():
+    batch = CrystalBatch.from_crystals([one_atom(3), one_atom(11), one_atom(19)])
+    flat = batch.replace(lattice=batch.lattice * torch.tensor([1.0, 0.0, 1.0])[:, None, None])
+    crystals = flat.crystals_or_none()
+    assert [c and c.atomic_numbers.tolist() for c in crystals] == [[3], None, [19]]
+    with pytest.raises(ValueError, match="crystal 1 of the batch"):
+        flat.to_crystals()

@@ -146,3 +146,13 @@ class CrystalBatch:
             except ValueError as error:
                 raise ValueError(f"crystal {i} of the batch: {error}") from error
         return crystals
+
+    def crystals_or_none(self) -> list[Crystal | None]:
+        """The crystals of the batch; None for what is not a valid ``Crystal`` (a lattice without volume, say)."""
+        crystals: list[Crystal | None] = []
+        for i in range(len(self)):
+            try:
+                crystals.extend(self.select([i]).to_crystals())
+            except ValueError:
+                crystals.append(None)
+        return crystals

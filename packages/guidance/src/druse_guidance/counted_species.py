@@ -117,10 +117,11 @@ class CountedSpecies(Corruption):
         generator: RandomStreams,
     ) -> Int[Tensor, " n"]:
         """``after``, with the elements of what was masked ``before`` chosen within the bounds."""
-        uniform = generator.atom_uniform(num_atoms, 2).double().tolist()
+        drawn = generator.atom_uniform(num_atoms, 2)  # in every step, so that the stream does not depend on the crystal
         revealed = ((before == MASK) & (after != MASK)).tolist()
         if not any(revealed):
             return after
+        uniform = drawn.double().tolist()
         known = self._known(num_atoms)
         numbers = after.tolist()
         wanted = (logits[:, :NUM_ELEMENTS].double() / self.species.temperature).cpu()

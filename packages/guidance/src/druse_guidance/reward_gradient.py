@@ -84,12 +84,8 @@ class RewardGradient:
         return replace(prediction, lattice=lattice, frac_coords=frac_coords)
 
     def _pulls(self, batch: CrystalBatch, rows: Sequence[int]) -> list[tuple[int, Crystal, Pull]]:
-        crystals: list[tuple[int, Crystal]] = []
-        for row in rows:
-            try:
-                crystals.append((row, batch.select([row]).to_crystals()[0]))
-            except ValueError:  # no crystal: nothing to pull
-                continue
+        found = zip(rows, batch.select(rows).crystals_or_none(), strict=True)
+        crystals = [(row, crystal) for row, crystal in found if crystal is not None]
         self.evaluations += len(crystals)
         pulls = self.gradient([crystal for _, crystal in crystals]) if crystals else []
         return [(row, crystal, pull) for (row, crystal), pull in zip(crystals, pulls, strict=True) if pull is not None]

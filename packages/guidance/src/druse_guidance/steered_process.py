@@ -128,12 +128,7 @@ class SteeredProcess:
 
     def _rewards(self, batch: CrystalBatch) -> Float64[np.ndarray, " b"]:
         """Rewards; the worst for what is no crystal or has none."""
-        crystals: list[tuple[int, Crystal]] = []
-        for row in range(len(batch)):
-            try:
-                crystals.append((row, batch.select([row]).to_crystals()[0]))
-            except ValueError:  # a lattice without volume, say: so early that may be
-                continue
+        crystals = [(row, crystal) for row, crystal in enumerate(batch.crystals_or_none()) if crystal is not None]
         rewards = np.full(len(batch), WORST)
         if crystals:
             self.evaluations += len(crystals)
