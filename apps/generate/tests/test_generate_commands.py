@@ -33,7 +33,7 @@ def test_same_seed_same_crystals_whatever_the_batch(model):
     results = []
     for pairs in (20, 100000):
         config = GenerateConfig(num=12, seed=5, sampler=SHORT, batch_pairs=pairs)
-        draws = [draw for batch in generate(checkpoint, config) for draw in batch]
+        draws = [draw for batch in generate(check(checkpoint, config), range(config.num)) for draw in batch]
         results.append({draw.index: draw.crystal for draw in draws})
     small, large = results
     assert {z for c in small.values() if c is not None for z in c.atomic_numbers.tolist()} == {3, 8}
@@ -47,7 +47,7 @@ def test_same_seed_same_crystals_whatever_the_batch(model):
             difference = crystal.frac_coords - other.frac_coords
             assert np.abs(difference - difference.round()).max() < 1e-3
     another = GenerateConfig(num=12, seed=6, sampler=SHORT)
-    others = {draw.index: draw.crystal for batch in generate(checkpoint, another) for draw in batch}
+    others = {draw.index: draw.crystal for batch in generate(check(checkpoint, another), range(12)) for draw in batch}
     assert any(
         a is not None and b is not None and (a.num_atoms != b.num_atoms or not np.allclose(a.lattice, b.lattice))
         for a, b in ((small[i], others[i]) for i in range(12))
@@ -183,7 +183,7 @@ def test_the_model_that_ships_draws_valid_crystals():
 
     checkpoint = load_checkpoint(MODEL)
     config = with_options(GenerateConfig(), num=6, seed=1, num_atoms="3-6", steps=30)
-    draws = [draw for batch in generate(checkpoint, config) for draw in batch]
+    draws = [draw for batch in generate(check(checkpoint, config), range(config.num)) for draw in batch]
     crystals = [draw.crystal for draw in draws if draw.crystal is not None]
     assert len(crystals) == len(draws) == 6
     good = 0

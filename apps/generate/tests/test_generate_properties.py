@@ -46,7 +46,7 @@ def test_a_property_changes_what_is_drawn_and_guidance_how_much(model):
     for guidance in (None, 1.0, 3.0):
         request = PropertyRequest() if guidance is None else PropertyRequest(targets=("density=9",), guidance=guidance)
         config = GenerateConfig(num=6, seed=1, sampler=SHORT, properties=request)
-        draws = [draw for batch in generate(checkpoint, config, adapters=[adapter]) for draw in batch]
+        draws = [draw for batch in generate(check(checkpoint, config, [adapter]), range(6)) for draw in batch]
         crystals = [draw.crystal for draw in sorted(draws, key=lambda draw: draw.index)]
         drawn[guidance] = np.stack([crystal.lattice for crystal in crystals if crystal is not None])
         assert len(drawn[guidance]) == 6

@@ -39,7 +39,7 @@ def drawn(model, *, num_atoms=None, batch_pairs=12000, symmetry=SymmetryRequest(
         composition=CompositionRequest(**composition),
         symmetry=symmetry,
     )
-    draws = [draw for batch in generate(load_checkpoint(model), config) for draw in batch]
+    draws = [draw for batch in generate(check(load_checkpoint(model), config), range(config.num)) for draw in batch]
     assert sorted(draw.index for draw in draws) == list(range(40))
     return {draw.index: draw for draw in draws}
 

@@ -12,6 +12,7 @@ from druse_generate.cli import app
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import GenerateConfig, SamplerConfig, SymmetryRequest
 from druse_generate.generating import generate
+from druse_generate.planning import check
 from druse_generate.seed_request import SeedRequest
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
@@ -47,7 +48,7 @@ def drawn(model, host, *, num=12, num_atoms=None, composition=None, symmetric=Fa
         symmetry=SymmetryRequest(symmetric=symmetric),
         seed_structure=SeedRequest(structure=host, **request),
     )
-    draws = [draw for batch in generate(load_checkpoint(model), config) for draw in batch]
+    draws = [draw for batch in generate(check(load_checkpoint(model), config), range(config.num)) for draw in batch]
     found = [draw.crystal for draw in sorted(draws, key=lambda draw: draw.index)]
     assert len(found) == num
     assert None not in found

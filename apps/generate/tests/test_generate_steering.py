@@ -8,6 +8,7 @@ import torch
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, SamplerConfig, SteeringRequest
 from druse_generate.generating import generate
+from druse_generate.planning import check
 from druse_guidance import Pull
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
@@ -39,7 +40,7 @@ def dense(crystals):
 
 def drawn(model, reward, **options):
     config = GenerateConfig(num=16, seed=2, sampler=SHORT, steering=SteeringRequest(reward=reward and "x", **options))
-    batches = generate(load_checkpoint(model), config, reward=reward)
+    batches = generate(check(load_checkpoint(model), config), range(16), reward=reward)
     return sorted((draw for batch in batches for draw in batch), key=lambda draw: draw.index)
 
 

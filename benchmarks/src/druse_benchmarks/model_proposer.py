@@ -1,7 +1,7 @@
 """A trained model behind the call of a classical method: it proposes crystals of a chemical system or a formula."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import file_hash
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import MODEL, GenerateConfig, SamplerConfig
-from druse_generate.generating import generate, restricted_model
-from druse_generate.planning import check
+from druse_generate.generating import generate
+from druse_generate.planning import Wishes, check
 from druse_scores import load_checkpoint
 from pymatgen.core import Element
 
@@ -64,10 +64,9 @@ class ModelProposer:
             ValueError: if the target cannot be read, holds an element that the model does not know, or is not found.
         """
         wanted = Target.parse(target) if target else None
-        config = self.settings(wanted, seed)
-        restricted_model(self.checkpoint, check(self.checkpoint, config))
+        wishes = check(self.checkpoint, self.settings(wanted, seed))
         found = barren = 0
-        blocks = self._blocks(config, wanted, target)
+        blocks = self._blocks(wishes, wanted, target)
         while found < n:
             crystals = next(blocks)
             barren = 0 if crystals else barren + 1
@@ -92,16 +91,15 @@ class ModelProposer:
             )
         return GenerateConfig(seed=seed, num_atoms=self.num_atoms, sampler=self.sampler, composition=composition)
 
-    def _blocks(self, config: GenerateConfig, wanted: Target | None, target: str | None) -> Iterator[list[Crystal]]:
+    def _blocks(self, wishes: Wishes, wanted: Target | None, target: str | None) -> Iterator[list[Crystal]]:
         """The crystals of one block after the other, without those that are none or do not fit."""
-        journal = self._journal(config, target)
+        journal = self._journal(wishes.config, target)
         kept = {} if journal is None else {x["index"]: crystal_from_json(x["crystal"]) for x in journal.lines}
         for block in count():
             indices = range(block * BLOCK, (block + 1) * BLOCK)
             there = {i: kept[i] for i in indices if i in kept}
-            if len(there) < BLOCK:
-                skip = frozenset((*range(indices.start), *there))
-                for batch in generate(self.checkpoint, replace(config, num=indices.stop), skip=skip):
+            if missing := [i for i in indices if i not in there]:
+                for batch in generate(wishes, missing):
                     for draw in batch:
                         there[draw.index] = draw.crystal
                         if journal is not None:

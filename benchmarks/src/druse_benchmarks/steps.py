@@ -21,6 +21,7 @@ from druse_evaluation.metrics import METRICS, measure
 from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig, SamplerConfig
 from druse_generate.generating import generate
+from druse_generate.planning import check
 from druse_scores import Checkpoint, load_checkpoint
 from matplotlib.figure import Figure
 
@@ -152,7 +153,7 @@ def _draw_all(
     """Crystals and wall time of every sampler; those in the journal are not drawn again."""
     found = {line["sampler"]: line for line in journal.lines}
     if set(samplers) - set(found):  # the first call of the network is slower than all others
-        list(generate(checkpoint, replace(generation, num=1, sampler=SamplerConfig(steps=2))))
+        list(generate(check(checkpoint, replace(generation, sampler=SamplerConfig(steps=2))), [0]))
     for name, sampler in samplers.items():
         if name in found:
             continue
@@ -162,8 +163,8 @@ def _draw_all(
 
         machine = machine_load()
         start = time.perf_counter()
-        config = replace(generation, sampler=sampler)
-        draws = [draw for batch in generate(checkpoint, config, on_progress=tell) for draw in batch]
+        wishes = check(checkpoint, replace(generation, sampler=sampler))
+        draws = [draw for batch in generate(wishes, range(generation.num), on_progress=tell) for draw in batch]
         seconds = time.perf_counter() - start
         crystals = [draw.crystal for draw in sorted(draws, key=lambda draw: draw.index)]
         line = {"sampler": name, "seconds": seconds, "machine": machine}

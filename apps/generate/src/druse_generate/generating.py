@@ -9,13 +9,8 @@ from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.batch import size_buckets
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, RandomStreams, ReverseProcess, ScoreModel, sample
 from druse_guidance import (
-    AdaptedNetwork,
-    Adapter,
-    AllowedElements,
-    ClassifierFreeGuidance,
     CountedSpecies,
     KnownParts,
-    RequiredElements,
     Reward,
     RewardGradient,
     SteeredProcess,
@@ -23,10 +18,9 @@ from druse_guidance import (
     first_atoms,
 )
 from druse_guidance.targets import conditions_of
-from druse_scores import Checkpoint
 
 from druse_generate.config import GenerateConfig
-from druse_generate.planning import Plan, Wishes, check
+from druse_generate.planning import Plan, Wishes
 
 _PARTICLE = 1 << 34  # added to the index of a crystal, so that each particle has numbers of its own
 
@@ -51,35 +45,26 @@ class Draw:
 
 
 def generate(
-    checkpoint: Checkpoint,
-    config: GenerateConfig,
+    wishes: Wishes,
+    indices: Sequence[int],
     *,
-    adapters: Sequence[Adapter] = (),
     reward: Reward | None = None,
-    skip: frozenset[int] = frozenset(),
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[list[Draw]]:
-    """Draw ``config.num`` crystals; each batch is yielded as soon as it is ready.
+    """Draw crystals; each batch is yielded as soon as it is ready.
 
-    A crystal depends on the seed, its index, the checkpoint, the sampler and what was asked for, and, up to rounding,
-    not on the batch.
+    A crystal depends on the seed, its index, the model, the sampler and what was asked for, and, up to rounding, not on
+    the batch.
 
     Args:
-        checkpoint: the model.
-        config: what to draw.
-        adapters: that know the properties asked for.
+        wishes: what to draw, and the model that draws it (``planning.check``).
+        indices: numbers of the crystals in the run, each once.
         reward: that ``config.steering`` steers by.
-        skip: indices that are there already.
         on_progress: called after every step with the number of crystals done, a fraction for those under way.
-
-    Raises:
-        ValueError: for a request that cannot be met (``planning.check``).
     """
-    wishes = check(checkpoint, config, adapters)
-    model = restricted_model(checkpoint, wishes)
-    device = next(checkpoint.network.parameters()).device
+    config, device = wishes.config, wishes.device
     times = sampling_times(wishes)
-    plans = wishes.plans([i for i in range(config.num) if i not in skip])
+    plans = wishes.plans(indices)
     particles = 1 if reward is None else config.steering.particles
     done, sizes = 0, np.array([plan.num_atoms for plan in plans], dtype=int)
     for bucket in size_buckets(sizes, pair_budget=max(1, config.batch_pairs // particles)):
@@ -93,7 +78,7 @@ def generate(
 
         process = restricted_process(config.sampler.process, batch, device=device)
         steered = None if reward is None else steered_process(process, config, reward)
-        late = model if reward is None else late_gradient(model, config, reward)
+        late = wishes.model if reward is None else late_gradient(wishes.model, config, reward)
         known = known_parts(late, config.sampler.process, batch, device=device)
         drawn = sample(
             process if steered is None else steered,
@@ -116,22 +101,6 @@ def generate(
             rewards[:], evaluations = found, steered.evaluations // len(asked)
         draws = [_as_draw(plan.index, drawn.select([i]), wishes) for i, plan in enumerate(asked)]
         yield [replace(draw, reward=rewards[i], rewards=evaluations) for i, draw in enumerate(draws)]
-
-
-def restricted_model(checkpoint: Checkpoint, wishes: Wishes) -> ScoreModel:
-    """The network, led to the properties asked for, held to the elements allowed, led to those that have to occur.
-
-    Raises:
-        ValueError: for an element that no training crystal held, or too many at once.
-    """
-    model: ScoreModel = checkpoint.network
-    if wishes.targets:
-        device = next(checkpoint.network.parameters()).device
-        request = wishes.config.properties
-        adapted = AdaptedNetwork(checkpoint.network, wishes.adapters).to(device).eval()
-        model = ClassifierFreeGuidance(model=adapted, scale=request.guidance, interval=request.interval)
-    model = AllowedElements(model, wishes.allowed, known=checkpoint.elements)
-    return RequiredElements(model, wishes.required) if wishes.required else model
 
 
 def restricted_process(process: CrystalProcess, plans: Sequence[Plan], *, device: torch.device) -> ReverseProcess:

@@ -12,8 +12,16 @@ from druse_crystal import Crystal
 from druse_crystal.dataset import load_embedded
 from druse_crystal.lattice import symmetric_form
 from druse_crystal.site_symmetry import SiteSymmetry, find_site_symmetry
-from druse_diffusion import MASK, RandomStreams
-from druse_guidance import Adapter, ElementCounts, Target
+from druse_diffusion import MASK, RandomStreams, ScoreModel
+from druse_guidance import (
+    AdaptedNetwork,
+    Adapter,
+    AllowedElements,
+    ClassifierFreeGuidance,
+    ElementCounts,
+    RequiredElements,
+    Target,
+)
 from druse_scores import Checkpoint
 from jaxtyping import Bool, Float64, Int64
 
@@ -81,7 +89,9 @@ class Wishes:
         allowed: atomic numbers that atoms which are not kept may have.
         required: atomic numbers that such atoms have to bring.
         targets: of properties.
-        adapters: that know these.
+        model: the network, led to the properties asked for, held to the elements allowed, led to those that have to
+            occur.
+        device: where it is.
     """
 
     config: GenerateConfig
@@ -92,7 +102,8 @@ class Wishes:
     allowed: tuple[int, ...]
     required: tuple[int, ...]
     targets: tuple[Target, ...]
-    adapters: tuple[Adapter, ...]
+    model: ScoreModel
+    device: torch.device
 
     def plans(self, indices: Sequence[int]) -> list[Plan]:
         """What the crystals with these numbers shall be: a function of the seed and their number alone."""
@@ -136,8 +147,9 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         adapters: that know the properties asked for.
 
     Raises:
-        ValueError: if the model does not know the numbers of atoms or the elements asked for, wishes exclude each
-            other, or no known arrangement of sites can hold the composition; says what there is.
+        ValueError: if the model does not know the numbers of atoms or the elements asked for, too many elements have to
+            occur, wishes exclude each other, or no known arrangement of sites can hold the composition; says what there
+            is.
     """
     seed = config.seed_structure.read()
     if seed is not None and config.symmetry.space_group is not None:
@@ -148,11 +160,16 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
             "leave one of them out"
         )
     allowed, required = _elements(checkpoint, config, seed)
+    device = next(checkpoint.network.parameters()).device
     targets = config.properties.read(properties_of(adapters))
     _compare(targets, config, allowed, checkpoint)
     sizes = _sizes(checkpoint, config, seed, allowed)
     sites = _sites(config, seed, sizes, allowed)
     weights = tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
+    model: ScoreModel = checkpoint.network
+    if targets:
+        adapted, asked = AdaptedNetwork(checkpoint.network, adapters).to(device).eval(), config.properties
+        model = ClassifierFreeGuidance(model=adapted, scale=asked.guidance, interval=asked.interval)
     return Wishes(
         config=config,
         sizes=sizes,
@@ -162,8 +179,16 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         allowed=allowed,
         required=required,
         targets=targets,
-        adapters=tuple(adapters),
+        model=_restricted(model, allowed, required, known=checkpoint.elements),
+        device=device,
     )
+
+
+def _restricted(
+    model: ScoreModel, allowed: Sequence[int], required: Sequence[int], *, known: Sequence[int]
+) -> ScoreModel:
+    restricted = AllowedElements(model, allowed, known=known)
+    return RequiredElements(restricted, required) if required else restricted
 
 
 def _elements(

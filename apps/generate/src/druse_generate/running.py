@@ -17,7 +17,7 @@ from druse_guidance import Reward
 from druse_scores import load_checkpoint
 
 from druse_generate.config import GenerateConfig
-from druse_generate.generating import Draw, generate, restricted_model
+from druse_generate.generating import Draw, generate
 from druse_generate.planning import check
 from druse_generate.property_request import choose_adapters
 from druse_generate.target_report import targets_met
@@ -58,7 +58,6 @@ def draw_into(
     checkpoint = load_checkpoint(model, device=device)
     adapters = choose_adapters(model, checkpoint.network, config.properties)
     wishes = check(checkpoint, config, list(adapters.values()))
-    restricted_model(checkpoint, wishes)  # refuses the impossible before there is a folder
     reward = config.steering.read(rewards)
     for target in wishes.targets:
         if target.warning:
@@ -102,14 +101,8 @@ def draw_into(
 
     tell(0)
     with manifest.stage("generation"):
-        for batch in generate(
-            checkpoint,
-            config,
-            adapters=list(adapters.values()),
-            reward=reward,
-            skip=frozenset(draws),
-            on_progress=tell,
-        ):
+        missing = [i for i in range(config.num) if i not in draws]
+        for batch in generate(wishes, missing, reward=reward, on_progress=tell):
             for draw in batch:
                 line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
                 journal.keep(line if draw.reward is None else line | {"reward": draw.reward, "rewards": draw.rewards})
