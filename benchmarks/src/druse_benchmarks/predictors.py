@@ -1,21 +1,18 @@
 """How far are predicted properties from their labels?"""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
-from druse_crystal.files import writable_folder
+from druse_crystal.files import writable_folder, write_text
 from druse_crystal.journal import Journal
 from druse_crystal.manifest import Manifest
-from druse_energetics.bulk_modulus import bulk_moduli
-from druse_energetics.chgnet import CHGNetPotential
-from druse_energetics.magnetic_density import magnetic_densities
-from druse_energetics.potential import load_potential
+from druse_energetics.predictors import load_predictor
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
@@ -31,40 +28,28 @@ class Predictor:
     """Something that predicts a label of crystals.
 
     Attributes:
-        name: for tables.
+        name: see ``druse_energetics.predictors``.
         label: column of the dataset that it is compared with.
         unit: of both.
         high: a value above which a crystal would be called a hit.
-        predict: values of crystals, NaN where there is none.
+        split: of the dataset whose labels it has not seen; empty: it was trained on none of them.
     """
 
     name: str
     label: str
     unit: str
     high: float
-    predict: Callable[..., np.ndarray]
+    split: str = ""
 
 
-def known_predictors() -> dict[str, Predictor]:
-    """All predictors, by name."""
-
-    potential = cache(load_potential)
-
-    def moduli(crystals: Any) -> np.ndarray:
-        return bulk_moduli(potential("sevennet-0"), crystals)
-
-    def moments(crystals: Any) -> np.ndarray:
-        chgnet = potential("chgnet")
-        assert isinstance(chgnet, CHGNetPotential)
-        return magnetic_densities(chgnet, crystals)
-
-    return {
-        p.name: p
-        for p in (
-            Predictor(name="bulk-modulus", label="dft_bulk_modulus", unit="GPa", high=200.0, predict=moduli),
-            Predictor(name="magnetic-density", label="dft_mag_density", unit="µB/Å³", high=0.1, predict=moments),
-        )
-    }
+KNOWN: Mapping[str, Predictor] = {
+    p.name: p
+    for p in (
+        Predictor(name="bulk-modulus", label="dft_bulk_modulus", unit="GPa", high=200.0),
+        Predictor(name="magnetic-density", label="dft_mag_density", unit="µB/Å³", high=0.1),
+        Predictor(name="band-gap", label="dft_band_gap", unit="eV", high=1.0, split="test"),
+    )
+}
 
 
 def predictors(
@@ -78,7 +63,9 @@ def predictors(
     display: Display,
     manifest: Manifest,
 ) -> Path:
-    """Compare predictions with labels.
+    """Compare predictions with labels, and write one JSON file for each predictor.
+
+    Table, picture and section of the README are made of all files that are there, also of those of earlier calls.
 
     Args:
         names: of predictors.
@@ -96,33 +83,58 @@ def predictors(
     Raises:
         ValueError: for a predictor that does not exist, or a label that the dataset lacks.
     """
-    known = known_predictors()
-    found = {}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"there is no predictor {name!r}: choose of {', '.join(known)}")
-        predictor = known[name]
-        if predictor.label not in dataset.labels:
-            raise ValueError(f"the dataset has no label {predictor.label}, it has {', '.join(dataset.labels)}")
-        rows = np.flatnonzero(np.isfinite(dataset.labels[predictor.label]))
-        if num is not None and num < len(rows):
-            rows = np.sort(np.random.default_rng(seed).choice(rows, num, replace=False))
-        with manifest.stage(name):
-            found[name] = _predicted(predictor, dataset, rows, writable_folder(work), display)
+    chosen = {name: _labelled(name, dataset, num, seed) for name in names}
     manifest.seed = seed
     manifest.settings |= {"predictors": list(names), "num": num, "crystals": len(dataset)}
-    manifest.results |= {name: errors(known[name], *values) for name, values in found.items()}
-    document = manifest.as_dict()
-    document["machine"] |= machine_load()
-    document["values"] = {name: np.round(np.stack(values), 5).tolist() for name, values in found.items()}
+    for name, rows in chosen.items():
+        with manifest.stage(name):
+            values = _predicted(KNOWN[name], dataset, rows, writable_folder(work), display)
+        document = manifest.as_dict()
+        document["machine"] |= machine_load()
+        document["timings"] = {name: document["timings"][name]}
+        document["results"] = {name: errors(KNOWN[name], *values)}
+        document["values"] = {name: np.round(np.stack(values), 5).tolist()}
+        write_text(out / NAME / f"{name}.json", json.dumps(plain(document), indent=2, allow_nan=False) + "\n")
+    return merge(out)
+
+
+def merge(out: Path) -> Path:
+    """Write table, picture and section of the README from the JSON files that are there; the folder of the record."""
+    results, found = {}, {}
+    for name in KNOWN:
+        file = out / NAME / f"{name}.json"
+        if file.is_file():
+            content = json.loads(file.read_text(encoding="utf-8"))
+            results[name] = content["results"][name]
+            labels, predicted = np.array(content["values"][name], dtype=float)  # JSON's null becomes NaN
+            found[name] = (labels, predicted)
     return write_record(
         out,
         NAME,
-        documents={NAME: plain(document)},
-        table=_table(manifest.results, known),
-        picture=picture(found, known),
+        documents={},
+        table=_table(results),
+        picture=picture(found),
         caption="Predicted against labelled properties",
     )
+
+
+def _labelled(name: str, dataset: CrystalDataset, num: int | None, seed: int) -> np.ndarray:
+    """Rows of the dataset that a predictor is measured on."""
+    if name not in KNOWN:
+        raise ValueError(f"there is no predictor {name!r}: choose of {', '.join(KNOWN)}")
+    predictor = KNOWN[name]
+    if predictor.label not in dataset.labels:
+        raise ValueError(f"the dataset has no label {predictor.label}, it has {', '.join(dataset.labels)}")
+    usable = np.isfinite(dataset.labels[predictor.label])
+    if predictor.split:
+        usable &= dataset.split == predictor.split
+    rows = np.flatnonzero(usable)
+    if not len(rows):
+        where = f" in its split {predictor.split}, and {name} may have seen all others" if predictor.split else ""
+        raise ValueError(f"the dataset has no crystal with a label {predictor.label}{where}: give another one")
+    if num is not None and num < len(rows):
+        rows = np.sort(np.random.default_rng(seed).choice(rows, num, replace=False))
+    return rows
 
 
 def _predicted(
@@ -135,7 +147,7 @@ def _predicted(
     missing = [k for k, name in enumerate(ids) if name not in kept]
     for start in range(0, len(missing), CHUNK):
         part = missing[start : start + CHUNK]
-        values = predictor.predict([dataset.crystals[int(rows[k])] for k in part])
+        values = load_predictor(predictor.name)([dataset.crystals[int(rows[k])] for k in part])
         for k, value in zip(part, values.tolist(), strict=True):
             kept[ids[k]] = value if np.isfinite(value) else None
             journal.keep({"id": ids[k], "value": kept[ids[k]]})
@@ -163,20 +175,21 @@ def errors(predictor: Predictor, labels: np.ndarray, predicted: np.ndarray) -> d
     }
 
 
-def _table(results: Mapping[str, Any], known: Mapping[str, Predictor]) -> str:
-    def share(value: float | None) -> str:
-        return "–" if value is None else f"{value:.0%}"
+def _table(results: Mapping[str, Any]) -> str:
+    def number(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
 
     rows = [
         [
-            f"{name}, {known[name].unit}",
+            f"{name}, {KNOWN[name].unit}",
             f"{row['n']:,}",
             f"{row['without_prediction']}",
-            f"{row['bias']:+.3g}",
-            f"{row['mean_absolute_error']:.3g}",
-            f"{row['median_absolute_error']:.3g}",
-            f"{row['rank_correlation']:.3f}",
-            f"{share(row['precision'])} / {share(row['recall'])} at {row['high']:g} ({share(row['share_high'])})",
+            number(row["bias"], "+.3g"),
+            number(row["mean_absolute_error"], ".3g"),
+            number(row["median_absolute_error"], ".3g"),
+            number(row["rank_correlation"], ".3f"),
+            f"{number(row['precision'], '.0%')} / {number(row['recall'], '.0%')} at {row['high']:g} "
+            f"({number(row['share_high'], '.0%')})",
         ]
         for name, row in results.items()
     ]
@@ -190,14 +203,15 @@ def _table(results: Mapping[str, Any], known: Mapping[str, Predictor]) -> str:
         "ranks",
         "precision / recall (share)",
     ]
+    seen = [f" {name} is measured on the split {KNOWN[name].split} alone." for name in results if KNOWN[name].split]
     return (
         "None: without a prediction. Bias is the median of predicted minus labelled, ranks is Spearman's correlation; "
-        "precision and recall are of what is called at least so high, with the share of labels that are.\n\n"
-        f"{markdown_table(header, rows)}"
+        "precision and recall are of what is called at least so high, with the share of labels that are."
+        f"{''.join(seen)}\n\n{markdown_table(header, rows)}"
     )
 
 
-def picture(found: Mapping[str, tuple[np.ndarray, np.ndarray]], known: Mapping[str, Predictor]) -> Figure:
+def picture(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Predicted against labelled."""
     figure, panels = canvas(columns=len(found), width=4.2 * len(found), height=4.0)
     for panel, (name, (labels, predicted)) in zip(panels, found.items(), strict=True):
@@ -206,6 +220,6 @@ def picture(found: Mapping[str, tuple[np.ndarray, np.ndarray]], known: Mapping[s
         panel.plot(labels, predicted, "o", markersize=2.5, alpha=0.4, color=COLORS[0])
         panel.set_xlim(0, top)
         panel.set_ylim(0, top)
-        panel.set_xlabel(f"{known[name].label}, {known[name].unit}")
+        panel.set_xlabel(f"{KNOWN[name].label}, {KNOWN[name].unit}")
         panel.set_ylabel("predicted")
     return figure

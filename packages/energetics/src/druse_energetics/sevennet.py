@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import sevenn._keys as key
 import torch
 import torch_sim as ts
 from druse_crystal.crystal import Crystal
-from jaxtyping import Float64
+from druse_crystal.manifest import file_hash
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.neighbors import torch_nl_linked_cell, torchsim_nl
@@ -65,6 +67,24 @@ class SevenNetPotential:
                 )
         return evaluations
 
+    def invariants(self, crystals: Sequence[Crystal]) -> list[Float32[np.ndarray, "_ c"]]:
+        """What the network says of every atom in numbers that no rotation changes, (n, c) a crystal.
+
+        After each interaction layer its scalar channels, and the lengths of its vectors and tensors: 1,024 numbers an
+        atom for SevenNet-0. Raises ValueError for an element it was not trained on.
+        """
+        refuse_unknown_elements(self, crystals)
+        of_crystals = []
+        for part in batches(crystals, self.atoms_per_batch):
+            of_atoms = self.model.invariants(make_state(part, device=self.model.device)).float().cpu()
+            of_crystals += [x.numpy() for x in of_atoms.split([c.num_atoms for c in part])]
+        return of_crystals
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file of weights."""
+        return file_hash(_checkpoint_path(self.name))
+
 
 class SevenNetBatchModel(ModelInterface):
     """A torch-sim model around a SevenNet checkpoint: one pass over all edges of all crystals.
@@ -99,25 +119,7 @@ class SevenNetBatchModel(ModelInterface):
 
     def forward(self, state: ts.SimState, **_kwargs) -> dict[str, Tensor]:
         """Energy (b,) in eV, forces (n, 3) in eV/Å and stress (b, 3, 3) in eV/Å³ of every crystal in the state."""
-        cells = state.row_vector_cell
-        edges, edge_system, images = self.neighbor_list(
-            state.positions, cells, state.pbc, self.cutoff, state.system_idx
-        )
-        shifts = torch.einsum("ei,eij->ej", images.to(cells.dtype), cells[edge_system])
-        edge_vectors = state.positions[edges[1]] - state.positions[edges[0]] + shifts
-        volume = torch.linalg.det(cells).abs()
-        data = {
-            key.NODE_FEATURE: state.atomic_numbers.long(),
-            key.ATOMIC_NUMBERS: state.atomic_numbers.long(),
-            key.POS: state.positions,
-            key.EDGE_IDX: edges,
-            key.EDGE_VEC: edge_vectors,
-            key.CELL: cells,
-            key.CELL_VOLUME: volume,
-            key.NUM_ATOMS: state.n_atoms_per_system,
-            key.BATCH: state.system_idx.long(),
-            key.INFO: {},
-        }
+        data = self._graph(state)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             output = self.network(data)
@@ -127,6 +129,44 @@ class SevenNetBatchModel(ModelInterface):
             "energy": output[key.PRED_TOTAL_ENERGY].detach().view(-1),
             "forces": output[key.PRED_FORCE].detach(),
             "stress": stress.detach(),
+        }
+
+    @torch.no_grad()
+    def invariants(self, state: ts.SimState) -> Float[Tensor, "n c"]:
+        """Scalars, and lengths of vectors and tensors, of every atom after each interaction layer."""
+        from sevenn.nn.equivariant_gate import EquivariantGate
+
+        layers = list(self.network)
+        last = max(i for i, layer in enumerate(layers) if isinstance(layer, EquivariantGate))
+        found = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = self.network._preprocess(self._graph(state))
+            for layer in layers[: last + 1]:
+                data = layer(data)
+                if isinstance(layer, EquivariantGate):
+                    found += _invariants(data[key.NODE_FEATURE], layer.gate.irreps_out)
+        return torch.cat(found, dim=1)
+
+    def _graph(self, state: ts.SimState) -> dict[str, Any]:
+        """The state with its edges, as the network takes it."""
+        cells = state.row_vector_cell
+        edges, edge_system, images = self.neighbor_list(
+            state.positions, cells, state.pbc, self.cutoff, state.system_idx
+        )
+        shifts = torch.einsum("ei,eij->ej", images.to(cells.dtype), cells[edge_system])
+        edge_vectors = state.positions[edges[1]] - state.positions[edges[0]] + shifts
+        return {
+            key.NODE_FEATURE: state.atomic_numbers.long(),
+            key.ATOMIC_NUMBERS: state.atomic_numbers.long(),
+            key.POS: state.positions,
+            key.EDGE_IDX: edges,
+            key.EDGE_VEC: edge_vectors,
+            key.CELL: cells,
+            key.CELL_VOLUME: torch.linalg.det(cells).abs(),
+            key.NUM_ATOMS: state.n_atoms_per_system,
+            key.BATCH: state.system_idx.long(),
+            key.INFO: {},
         }
 
 
@@ -153,6 +193,15 @@ def batches(crystals: Sequence[Crystal], max_atoms: int):
         part.append(crystal)
     if part:
         yield part
+
+
+def _invariants(features: Float[Tensor, "n x"], irreps: Any) -> list[Float[Tensor, "n _"]]:
+    """A block for each of the e3nn irreps: scalars as they are, the lengths of vectors and tensors."""
+    blocks = []
+    for (channels, irrep), where in zip(irreps, irreps.slices(), strict=True):
+        block = features[:, where].reshape(len(features), channels, irrep.dim)
+        blocks.append(block[..., 0] if irrep.is_scalar() else block.norm(dim=-1))
+    return blocks
 
 
 def _checkpoint_path(name: str) -> Path:
