@@ -1,5 +1,6 @@
 """Fine-tuning: adapters learn what labels say, leave the base alone, stack, resume, and bad recipes are named."""
 
+import csv
 import json
 
 import numpy as np
@@ -8,13 +9,14 @@ import torch
 import yaml
 from druse_crystal import Crystal
 from druse_crystal.dataset import CrystalDataset
-from druse_diffusion import Conditions, CrystalProcess, RandomStreams, training_loss
-from druse_guidance import AdaptedNetwork, load_adapter
+from druse_diffusion import NUM_CLASSES, Conditions, CrystalProcess, Prediction, RandomStreams, training_loss
+from druse_guidance import AdaptedNetwork, Property, load_adapter
 from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint, weights_hash
 from druse_train.batches import as_batch
+from druse_train.calibration import calibrate, obtainers
 from druse_train.cli import app
-from druse_train.config import PropertyConfig, read_finetune_recipe
-from druse_train.property_labels import labelled, learn_properties, raw_labels
+from druse_train.config import CalibrationConfig, PropertyConfig, read_finetune_recipe
+from druse_train.property_labels import PropertyLabels, labelled, learn_properties, raw_labels
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -29,6 +31,7 @@ data: {pair_budget: 200}
 optimizer: {warmup_steps: 2, ema_decay: 0.9, lr: 0.01}
 validate_every_steps: 10
 checkpoint_every_minutes: 100
+calibration: {num: 0}
 max_steps: 20
 mixed_precision: false
 threads: 1
@@ -91,8 +94,9 @@ def test_no_property_is_nothing_to_learn(tmp_path, dataset, base):
 
 def held_out_loss(network, config, dataset, *, told):
     """Of the lattice, averaged over crystals and times."""
-    properties = learn_properties(config.properties, dataset.subset("train"))
-    part, labels = labelled(properties, config.properties, dataset.subset("val"))
+    raw = {split: [raw_labels(p, dataset.subset(split)) for p in config.properties] for split in ("train", "val")}
+    properties = learn_properties(config.properties, raw["train"])
+    part, labels = labelled(properties, raw["val"], dataset.subset("val"))
     clean, index = as_batch(part), torch.arange(len(part))
     total = 0.0
     for seed in range(8):
@@ -190,7 +194,8 @@ def test_it_stops_when_nothing_gets_better(tmp_path, dataset, base):
 
 def test_dropout_of_labels_each_by_itself_or_together(dataset):
     configs = (PropertyConfig(name="size", column="edge"), PropertyConfig(name="density"))
-    part, labels = labelled(learn_properties(configs, dataset), configs, dataset)
+    raw = [raw_labels(config, dataset) for config in configs]
+    part, labels = labelled(learn_properties(configs, raw), raw, dataset)
     index = torch.arange(len(part)).repeat(100)
     uniform = torch.rand(len(index), 2, generator=torch.Generator().manual_seed(0))
     alone = labels.conditions(index, uniform=uniform, dropout=0.3).given
@@ -209,8 +214,9 @@ def test_labels_beyond_the_bounds_count_as_unknown(dataset):
     config = PropertyConfig(name="size", column="edge", low=4.0, high=7.0)
     edges = dataset.labels["edge"]
     known = (edges >= 4) & (edges <= 7)
-    assert np.array_equal(~np.isnan(raw_labels(config, dataset)), known)
-    assert learn_properties([config], dataset)[0].num_labels == known.sum()
+    raw = raw_labels(config, dataset)
+    assert np.array_equal(~np.isnan(raw), known)
+    assert learn_properties([config], [raw])[0].num_labels == known.sum()
 
 
 @pytest.mark.parametrize(
@@ -244,3 +250,62 @@ def test_the_recipe_in_the_package_is_sound(tmp_path):
 
     config = read_finetune_recipe(RECIPES / "properties.yaml")
     assert [p.name for p in config.properties] == ["chemical_system", "space_group", "hhi_score", "density"]
+
+
+def test_calibration_compares_what_was_asked_with_what_came_out(tmp_path, dataset, base):
+    recipe = changed(
+        properties="[{name: size, column: edge}, {name: space_group}, {name: chemical_system}]",
+        calibration="{num: 6, steps: 4, corrector_steps: 0}",
+    )
+    result = run(tmp_path, recipe=recipe)
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert "follows_size" not in rows[-1]  # a column of the data that nothing tells
+    for name in ("follows_space_group", "follows_chemical_system"):
+        assert 0 <= float(rows[-1][name]) <= 1
+
+
+class Obedient:
+    """A network that sees iron in a cube of the density asked for, or of 1 g/cm³ where nothing is asked."""
+
+    def __call__(self, noisy, t, conditions=None):
+        asked = torch.ones(len(t))
+        if conditions is not None:
+            asked = torch.where(conditions.given["density"], 3 + 0.5 * conditions.values["density"], asked)
+        edge = (noisy.num_atoms * 55.845 * 1.6605 / asked) ** (1 / 3)
+        cube = edge[:, None, None] * torch.eye(3)
+        process, n = CrystalProcess(), noisy.num_atoms
+        iron = torch.zeros(len(noisy.atomic_numbers), NUM_CLASSES)
+        iron[:, 25] = 100
+        return Prediction(
+            lattice=process.lattice.target(cube, noisy.lattice, t, n),
+            frac_coords=torch.zeros_like(noisy.frac_coords),
+            species_logits=iron,
+        )
+
+
+@pytest.mark.parametrize("guidance", [1.0, 0.0])
+def test_who_obeys_is_told_from_who_does_not(dataset, guidance):
+    values = torch.linspace(-1, 1, 60)
+    labels = PropertyLabels(values={"density": values}, known={"density": values != values[0]})
+    found = calibrate(
+        Obedient(),
+        {"density": Property(name="density", mean=3.0, std=0.5)},
+        as_batch(dataset),
+        labels,
+        config=CalibrationConfig(num=20, guidance=guidance, steps=20, corrector_steps=0),
+        obtain=obtainers([PropertyConfig(name="density")]),
+        seed=1,
+        device=torch.device("cpu"),
+    )
+    if guidance:
+        assert found["follows_density"] > 0.99
+        assert found["off_density"] < 0.02
+    else:
+        assert found["off_density"] == pytest.approx(2, abs=0.3)
+
+
+def test_a_predictor_that_nobody_knows_is_refused(tmp_path, dataset, base):
+    result = run(tmp_path, recipe=changed(properties="[{name: size, column: edge, predictor: ruler}]"))
+    assert result.exit_code == 2
+    assert "there is no predictor 'ruler': choose of bulk-modulus" in " ".join(result.stderr.split())

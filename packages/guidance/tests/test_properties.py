@@ -16,6 +16,7 @@ def test_numbers_are_standardised_and_unknown_ones_stay_unknown():
     assert np.isnan(learnt[1])
     assert np.allclose(learnt[[0, 2, 3]].mean(), 0)
     assert np.allclose(learnt[[0, 2, 3]].std(), 1)
+    assert np.allclose(gap.original(learnt)[[0, 2, 3]], [1, 3, 5])
     assert gap.describe() == "1 to 5 eV, 3 labels"
 
 
@@ -23,11 +24,13 @@ def test_moduli_are_learnt_as_logarithms():
     modulus = Property(name="K", kind="log_scalar", unit="GPa").fitted([1.0, 10.0, 100.0])
     assert modulus.mean == 1.0
     assert np.allclose(modulus.learnable([10.0]), 0)
+    assert np.allclose(modulus.original(modulus.learnable([40.0])), 40)
 
 
 def test_space_groups_and_chemical_systems():
     group = Property(name="space_group", kind="space_group").fitted([225.0, np.nan, 62.0, 225.0])
     assert group.groups == (62, 225)
+    assert np.array_equal(group.original(group.learnable([62.0])), [62])
     assert group.describe() == "2 space groups, 3 labels"
     assert multi_hot([parse_elements("O-Li")])[0].nonzero()[0].tolist() == [2, 7]
 

@@ -133,6 +133,8 @@ class PropertyConfig:
         column: of the dataset, if it has another name.
         low: labels below count as unknown, such as moduli of 0; None: no bound.
         high: labels above count as unknown; None: no bound.
+        predictor: what tells the property of a drawn crystal (``druse_energetics.predictors``), for the calibration;
+            None: nothing, unless it follows from the crystal.
     """
 
     name: str
@@ -141,6 +143,7 @@ class PropertyConfig:
     column: str | None = None
     low: float | None = None
     high: float | None = None
+    predictor: str | None = None
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z]\w*", self.name):
@@ -148,6 +151,33 @@ class PropertyConfig:
                 f"a property cannot be called {self.name!r}: give a name of letters, digits and underscores, and the "
                 "column of the data as `column`"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """Crystals drawn at each validation to see whether they are what was asked for.
+
+    Attributes:
+        num: crystals for each property that can be told; 0: none.
+        guidance: scale of classifier-free guidance.
+        steps: of the predictor.
+        corrector_steps: before each of these.
+    """
+
+    num: int = 16
+    guidance: float = 2.0
+    steps: int = 50
+    corrector_steps: int = 1
+
+    def __post_init__(self):
+        for name, value, least in (
+            ("num", self.num, 0),
+            ("guidance", self.guidance, 0),
+            ("steps", self.steps, 1),
+            ("corrector_steps", self.corrector_steps, 0),
+        ):
+            if not value >= least:
+                raise ValueError(f"calibration.{name} is {value}, it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +193,7 @@ class FinetuneConfig(RunConfig):
             for alone.
         freeze_base: leave the network as it is. False: it learns too, and is written beside the adapter.
         patience: stop after so many validations without a better one; None: go on to the end.
+        calibration: asked for against obtained, at each validation.
     """
 
     base: Path = Path("base")
@@ -172,6 +203,7 @@ class FinetuneConfig(RunConfig):
     joint_dropout: bool = False
     freeze_base: bool = True
     patience: int | None = 10
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     def __post_init__(self):
         super().__post_init__()

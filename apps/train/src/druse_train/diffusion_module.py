@@ -1,6 +1,8 @@
 """What is learnt at each step: the Lightning module, its optimiser, the moving average of its weights."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import lightning
 import torch
@@ -148,6 +150,14 @@ class DiffusionModule(lightning.LightningModule):
             done = (self.hours - c.decay_start_hours) / max(1e-9, self.config.max_hours - c.decay_start_hours)
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
         return rate
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place for a while."""
+        kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        yield
+        self.network.load_state_dict(kept)
 
     def on_validation_epoch_start(self) -> None:
         """Put the averaged weights in place."""

@@ -14,11 +14,13 @@ from druse_guidance import AdaptedNetwork, Adapter, Property, load_adapter, save
 from druse_scores import PairNetwork, load_checkpoint, save_checkpoint, weights_hash
 
 from druse_train.batches import as_batch
+from druse_train.calibration import calibrate, obtainers
 from druse_train.config import FinetuneConfig
-from druse_train.diffusion_module import DiffusionModule
-from druse_train.property_labels import PropertyLabels, labelled, learn_properties
-from druse_train.running import Show, Task, prepare, state_to_resume, train, training_parts
-from druse_train.state import Progress
+from druse_train.diffusion_module import VALIDATION_SEED, DiffusionModule
+from druse_train.property_labels import PropertyLabels, labelled, learn_properties, raw_labels
+from druse_train.recorder import STATE
+from druse_train.running import Show, Task, prepare, train, training_parts
+from druse_train.state import Progress, load_state
 
 ADAPTER, BASE = "adapter.safetensors", "base"
 
@@ -60,8 +62,12 @@ def finetune(
     checkpoint = load_checkpoint(config.base)
     earlier = [load_adapter(path, base=checkpoint.network).adapter for path in config.adapters]
     parts = training_parts(config, dataset)
-    properties = learn_properties(config.properties, parts[0])
-    (learnt, labels), (held_out, held_out_labels) = (labelled(properties, config.properties, part) for part in parts)
+    obtain = obtainers(config.properties)
+    raw = [[raw_labels(wanted, part) for wanted in config.properties] for part in parts]
+    properties = learn_properties(config.properties, raw[0])
+    (learnt, labels), (held_out, held_out_labels) = (
+        labelled(properties, values, part) for values, part in zip(raw, parts, strict=True)
+    )
     if not len(held_out):
         raise ValueError("no crystal of split 'val' has a label: build the dataset with a larger share for it")
     prepare(config)
@@ -77,21 +83,32 @@ def finetune(
     )
 
     def write(module: DiffusionModule, folder: Path, provenance: dict[str, Any]) -> None:
-        kept = {name: value.clone() for name, value in network.state_dict().items()}
-        network.load_state_dict(module.average)
         folder.mkdir(parents=True, exist_ok=True)
-        if not config.freeze_base:
-            both = replace(checkpoint, provenance=checkpoint.provenance | {"finetuned": provenance})
-            save_checkpoint(both, folder / BASE)
-        save_adapter(folder / ADAPTER, adapter, base=network.network, provenance=provenance)
-        network.load_state_dict(kept)
+        with module.averaged():
+            if not config.freeze_base:
+                both = replace(checkpoint, provenance=checkpoint.provenance | {"finetuned": provenance})
+                save_checkpoint(both, folder / BASE)
+            save_adapter(folder / ADAPTER, adapter, base=network.network, provenance=provenance)
 
-    state = state_to_resume(folder, resume=resume)
+    def examine(module: DiffusionModule) -> dict[str, float]:
+        return calibrate(
+            network,
+            network.properties,
+            module.validation_data,
+            held_out_labels,
+            config=config.calibration,
+            obtain=obtain,
+            seed=VALIDATION_SEED,
+            device=module.device,
+        )
+
+    state = load_state(folder / STATE) if resume else None
     task = Task(
         card=card,
         runs=[],
         show=show,
         write=write,
+        examine=examine if config.calibration.num else None,
         patience=config.patience,
         learnt=_fingerprint(config, checkpoint.network, properties, (labels, held_out_labels)),
     )

@@ -10,8 +10,9 @@ from druse_scores import Checkpoint, PairNetwork, load_checkpoint, save_checkpoi
 from druse_train.batches import as_batch
 from druse_train.config import FitConfig
 from druse_train.diffusion_module import DiffusionModule
-from druse_train.running import Show, Task, prepare, state_to_resume, train, training_parts
-from druse_train.state import Progress, State
+from druse_train.recorder import STATE
+from druse_train.running import Show, Task, prepare, train, training_parts
+from druse_train.state import Progress, State, load_state
 
 
 def fit(
@@ -42,7 +43,7 @@ def fit(
     """
     parts = training_parts(config, dataset)
     prepare(config)
-    state = state_to_resume(folder, resume=resume)
+    state = load_state(folder / STATE) if resume else None
     start, runs = _start(config) if state is None else (None, _runs_behind(state, config, folder))
     module = DiffusionModule(config, make_network(config, start), *map(as_batch, parts), Progress())
     return train(module, parts, folder, state=state, task=Task(card=card, runs=runs, show=show, write=write_network))

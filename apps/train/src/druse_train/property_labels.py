@@ -74,29 +74,28 @@ def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
     return np.where((labels < low) | (labels > high), np.nan, labels)
 
 
-def learn_properties(configs: Sequence[PropertyConfig], dataset: CrystalDataset) -> list[Property]:
-    """The properties of a recipe with the statistics of their labels in the training crystals.
+def learn_properties(configs: Sequence[PropertyConfig], raw: Sequence[np.ndarray]) -> list[Property]:
+    """The properties of a recipe with the statistics of their labels in the training crystals (``raw_labels``).
 
     Raises:
-        ValueError: for a column that does not exist, or labels that nothing can be learnt from.
+        ValueError: for labels that nothing can be learnt from.
     """
     properties = []
-    for config in configs:
+    for config, labels in zip(configs, raw, strict=True):
         kind = config.kind or _KINDS.get(config.name, "scalar")
         unit = config.unit or (DERIVED[config.name][0] if config.name in DERIVED else "")
         if kind == SYSTEM:
-            properties.append(Property(name=config.name, kind=kind, num_labels=len(raw_labels(config, dataset))))
+            properties.append(Property(name=config.name, kind=kind, num_labels=len(labels)))
         else:
-            properties.append(Property(name=config.name, kind=kind, unit=unit).fitted(raw_labels(config, dataset)))
+            properties.append(Property(name=config.name, kind=kind, unit=unit).fitted(labels))
     return properties
 
 
 def labelled(
-    properties: Sequence[Property], configs: Sequence[PropertyConfig], dataset: CrystalDataset
+    properties: Sequence[Property], raw: Sequence[np.ndarray], dataset: CrystalDataset
 ) -> tuple[CrystalDataset, PropertyLabels]:
     """The crystals of which some label is known, and their labels."""
     with np.errstate(divide="ignore", invalid="ignore"):  # no logarithm: unknown
-        raw = [raw_labels(config, dataset) for config in configs]
         learnable = [r if r.ndim == 2 else p.learnable(r) for p, r in zip(properties, raw, strict=True)]
     known = [np.isfinite(v) if v.ndim == 1 else np.full(len(v), True) for v in learnable]
     some = np.flatnonzero(np.any(known, axis=0))

@@ -1,6 +1,7 @@
 """What is kept of a run: its state every few minutes, a row of the log and the best weights at each validation."""
 
 import csv
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ class Recorder(lightning.Callback):
         origin: Origin,
         show: Callable[[str, dict[str, float]], None],
         write: Callable[[DiffusionModule, Path, dict[str, Any]], None],
+        *,
+        examine: Callable[[DiffusionModule], dict[str, float]] | None = None,
         patience: int | None = None,
     ):
         """Choose what to keep, and where.
@@ -50,10 +53,11 @@ class Recorder(lightning.Callback):
             origin: what the run began with.
             show: called with news.
             write: writes the averaged weights of a module into a folder, with their provenance.
+            examine: measures more at each validation, with the averaged weights in place.
             patience: stop after so many validations without a better one.
         """
         self.folder, self.card, self.origin, self.show, self.write = folder, card, origin, show, write
-        self.patience = patience
+        self.examine, self.patience = examine, patience
         self.saved = self.mark = time.monotonic()
 
     def on_train_start(self, *_: Any) -> None:
@@ -93,6 +97,9 @@ class Recorder(lightning.Callback):
         """A row of the log, the best weights, the state."""
         progress = module.progress
         values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val_")}
+        if self.examine is not None:
+            with module.averaged():
+                values |= self.examine(module)
         row: dict[str, float] = {"step": progress.step, "seen": progress.seen, "hours": progress.seconds / 3600}
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         if module.recent:
@@ -143,7 +150,8 @@ class Recorder(lightning.Callback):
         runs = [*(self.origin.runs or []), run]
         provenance: dict[str, Any] = {name: round(sum(r[name] for r in runs), 3) for name in COUNTS} | {"runs": runs}
         if losses:
-            provenance["validation"] = {name: round(value, 5) for name, value in losses.items()}
+            told = {name: value for name, value in losses.items() if math.isfinite(value)}
+            provenance["validation"] = {name: round(value, 5) for name, value in told.items()}
         self.write(module, folder, provenance)
 
     def on_exception(self, trainer, module: DiffusionModule, exception: BaseException) -> None:

@@ -19,7 +19,7 @@ from druse_train.batches import fingerprint
 from druse_train.config import RunConfig
 from druse_train.diffusion_module import DiffusionModule, make_stream
 from druse_train.recorder import STATE, Recorder, Resumed
-from druse_train.state import Origin, Progress, State, check_origin, load_state
+from druse_train.state import Origin, Progress, State, check_origin
 
 Show = Callable[[str, dict[str, float]], None]
 
@@ -33,6 +33,7 @@ class Task:
         runs: provenance of the runs behind the weights that it starts from.
         show: called with news about training and validation.
         write: writes the averaged weights of a module into a folder, with their provenance.
+        examine: what else is measured at a validation, by name, of a module with its averaged weights in place.
         patience: stop after so many validations without a better one; None: go on to the end.
         learnt: of an adapter, a hash of base, properties and labels; a resumed run has to have the same.
     """
@@ -41,6 +42,7 @@ class Task:
     runs: list[dict[str, Any]]
     show: Show
     write: Callable[[DiffusionModule, Path, dict[str, Any]], None]
+    examine: Callable[[DiffusionModule], dict[str, float]] | None = None
     patience: int | None = None
     learnt: str | None = None
 
@@ -67,15 +69,6 @@ def prepare(config: RunConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-
-
-def state_to_resume(folder: Path, *, resume: bool) -> State | None:
-    """The state of a run that shall go on.
-
-    Raises:
-        ValueError: if it shall go on and there is none.
-    """
-    return load_state(folder / STATE) if resume else None
 
 
 def train(
@@ -116,7 +109,7 @@ def train(
         module.average, module.progress = state.average, state.progress
 
     resumed = [] if state is None else [Resumed(state.moments)]
-    recorder = Recorder(folder, task.card, origin, task.show, task.write, task.patience)
+    recorder = Recorder(folder, task.card, origin, task.show, task.write, examine=task.examine, patience=task.patience)
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=config.devices,

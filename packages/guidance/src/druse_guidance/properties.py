@@ -53,11 +53,6 @@ class Property:
         """Whether a target is a number on a scale."""
         return self.kind in ("scalar", "log_scalar")
 
-    @property
-    def width(self) -> int:
-        """How many numbers stand for one label."""
-        return NUM_ELEMENTS if self.kind == "chemical_system" else 1
-
     def describe(self) -> str:
         """Range, unit and number of labels, in words."""
         if self.kind == "space_group":
@@ -105,6 +100,14 @@ class Property:
         if not self.is_number:
             return values
         return ((np.log10(values) if self.kind == "log_scalar" else values) - self.mean) / self.std
+
+    def original(self, values: ArrayLike) -> Float64[np.ndarray, " b"]:
+        """Labels from their scale that is learnt: the inverse of ``learnable``."""
+        values = np.asarray(values, dtype=np.float64)
+        if not self.is_number:
+            return values
+        scaled = self.mean + self.std * values
+        return 10**scaled if self.kind == "log_scalar" else scaled
 
 
 def multi_hot(systems: Sequence[Sequence[int]]) -> Float64[np.ndarray, "b k"]:
