@@ -8,6 +8,7 @@ import torch
 from druse_benchmarks.cli import app
 from druse_benchmarks.structure_prediction import matches
 from druse_crystal import Crystal
+from druse_crystal.dataset import load_embedded
 from druse_scores import has_bfloat16
 from typer.testing import CliRunner
 
@@ -83,9 +84,64 @@ def test_an_exact_draw_is_found_and_another_structure_is_not():
 
 
 def test_predictors(here):
-    results = check(run("predictors", "--smoke", "--quiet"), here / "predictors", "predictors")["results"]
-    assert results.keys() == {"bulk-modulus", "magnetic-density"}
-    assert all(row["n"] == 5 and row["without_prediction"] < 5 for row in results.values())
+    result, folder = run("predictors", "--smoke", "--quiet"), here / "predictors"
+    for name in ("bulk-modulus", "magnetic-density", "band-gap"):
+        results = check(result, folder, name)["results"]
+        assert results.keys() == {name}
+        assert results[name]["n"] == 5
+        assert results[name]["without_prediction"] < 5
+
+
+def test_a_predictor_alone_leaves_the_figures_of_the_others(here):
+    folder = here / "predictors"
+    assert run("predictors", "--smoke", "--quiet", "--predictors", "magnetic-density").exit_code == 0
+    before = (folder / "magnetic-density.json").read_bytes()
+    (row,) = [line for line in (folder / "table.md").read_text().splitlines() if "magnetic-density" in line]
+    assert run("predictors", "--smoke", "--quiet", "--predictors", "band-gap").exit_code == 0
+    assert (folder / "magnetic-density.json").read_bytes() == before
+    table = (folder / "table.md").read_text()
+    assert row in table
+    assert "band-gap, eV" in table
+
+
+def test_gaps_are_measured_on_crystals_that_nothing_was_trained_on(here, tmp_path):
+    embedded, some, train = load_embedded(), tmp_path / "some.parquet", tmp_path / "train.parquet"
+    test = np.flatnonzero((embedded.split == "test") & np.isfinite(embedded.labels["dft_band_gap"]))[:8]
+    embedded.select(np.concatenate([np.flatnonzero(embedded.split == "train")[:40], test])).write(some)
+    asked = [
+        "predictors",
+        "--predictors",
+        "band-gap",
+        "--quiet",
+        "--work",
+        tmp_path / "work",
+        "--out",
+        tmp_path / "out",
+    ]
+    assert run(*asked, "--dataset", some).exit_code == 0
+    content = json.loads((tmp_path / "out" / "predictors" / "band-gap.json").read_text())
+    labels, _ = content["values"]["band-gap"]
+    np.testing.assert_allclose(labels, embedded.labels["dft_band_gap"][test], atol=1e-5)
+
+    embedded.subset("train").select(range(9)).write(train)
+    result = run(*asked, "--dataset", train)
+    assert result.exit_code == 2
+    assert "no crystal with a label dft_band_gap in its split test" in " ".join(result.stderr.split())
+
+
+def test_properties(here, tiny_adapted):
+    result = run("properties", "--smoke", "--model", tiny_adapted, "--quiet")
+    asked = check(result, here / "properties", "hhi-1250")
+    assert 0 <= asked["results"]["distinct_novel_hits"] <= asked["results"]["predictor_calls"] <= 2
+    assert asked["dataset"]["found"]["predictor_calls"] > 5000
+    assert len(check(result, here / "properties", "nothing")["crystals"]["obtained"]) == 7
+
+
+def test_magnets(here, tiny_adapted):
+    result = run("magnets", "--smoke", "--model", tiny_adapted, "--quiet")
+    for name in ("magnets-of-low-hhi", "nothing"):
+        found = check(result, here / "magnets", name)["crystals"]["obtained"]
+        assert {key: len(values) for key, values in found.items()} == {"dft_mag_density": 2, "hhi_score": 2}
 
 
 @pytest.mark.slow
@@ -162,6 +218,11 @@ def test_unconditional(here):
         (["structure-prediction", "--draws", 0], "ask for at least 1"),
         (["constraints", "--constraints", "beauty"], "there is no constraint 'beauty'"),
         (["predictors", "--predictors", "colour"], "there is no predictor 'colour'"),
+        (["properties", "--cases", "beauty"], "there is no case 'beauty'"),
+        (["properties", "--guidance", -1], "guidance scale is -1"),
+        (["properties", "--potential", "m3gnet"], "m3gnet"),
+        (["magnets", "--cases", "beauty"], "there is no case 'beauty'"),
+        (["magnets", "--adapter", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["training-curve"], "which run"),
         (["training-curve", "nowhere"], "nowhere"),
     ],

@@ -1,6 +1,7 @@
 """The commands about what can be asked of a model, and what tells whether it was met."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +23,21 @@ from druse_benchmarks.options import (
     work_folder,
 )
 
+if TYPE_CHECKING:
+    from druse_crystal.console import Display
+
+    from druse_benchmarks.asking import Asking
+
 requests_app = typer.Typer()
+
+Cases = Annotated[str | None, typer.Option("--cases", help="With commas; all of them.", show_default=False)]
+Guidance = Annotated[
+    float | None, typer.Option(help="Scale of classifier-free guidance; 2, as `druse generate`.", show_default=False)
+]
+Adapters = Annotated[
+    list[Path] | None,
+    typer.Option("--adapter", help="File of an adapter, besides those that come with the model.", show_default=False),
+]
 
 
 @requests_app.command()
@@ -123,7 +138,7 @@ def structure_prediction(
 
 @requests_app.command()
 def predictors(
-    names: Annotated[str, typer.Option("--predictors", help="With commas.")] = "bulk-modulus,magnetic-density",
+    names: Annotated[str, typer.Option("--predictors", help="With commas.")] = "bulk-modulus,magnetic-density,band-gap",
     num: Annotated[int | None, typer.Option(help="Crystals of each label; all of them.", show_default=False)] = None,
     dataset: Annotated[str, typer.Option(help="Crystals with labels: embedded, or a Parquet file.")] = "embedded",
     seed: Seed = 0,
@@ -132,7 +147,7 @@ def predictors(
     smoke: Smoke = False,
     quiet: Quiet = False,
 ) -> None:
-    """How far are predicted properties from their labels? Bulk moduli by equations of state, moments by CHGNet."""
+    """How far are predicted properties from their labels? Bulk moduli, magnetic moments, band gaps."""
     from druse_crystal.console import Display, user_errors
 
     with user_errors("druse-bench predictors"):
@@ -154,3 +169,144 @@ def predictors(
                 manifest=Manifest(),
             )
         typer.echo(folder / "table.md")
+
+
+@requests_app.command()
+def properties(
+    num: Annotated[int, typer.Option(help="Crystals asked for in each case.")] = 200,
+    cases: Cases = None,
+    guidance: Guidance = None,
+    adapters: Adapters = None,
+    dataset: Annotated[
+        str, typer.Option(help="Crystals with labels to compare with: embedded, or a Parquet file.")
+    ] = "embedded",
+    seed: Seed = 0,
+    reference: Reference = "embedded",
+    potential: PotentialName = "sevennet-0",
+    sampler: SamplerName = "fast",
+    steps: Steps = None,
+    model: Model = None,
+    device: Device = "cpu",
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do crystals have the properties asked for, and is asking cheaper than sifting?"""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench properties"):
+        from druse_benchmarks.properties import CASES, NAME
+        from druse_benchmarks.properties import properties as run
+
+        if smoke:
+            num, steps, cases = 2, 10, cases or "nothing,hhi-1250"
+        with Display(quiet=quiet) as display:
+            asking = _asking(
+                display=display,
+                num=num,
+                guidance=guidance,
+                adapters=adapters,
+                seed=seed,
+                reference=reference,
+                potential=potential,
+                sampler=sampler,
+                steps=steps,
+                model=model,
+                device=device,
+                work=work_folder(work, smoke, NAME),
+                smoke=smoke,
+            )
+            labelled, dataset_name = read_dataset(dataset)
+            folder = run(
+                words(cases) if cases else list(CASES),
+                asking=asking,
+                dataset=labelled,
+                dataset_name=dataset_name,
+                out=out_folder(out, smoke),
+            )
+        typer.echo(folder / "table.md")
+
+
+@requests_app.command()
+def magnets(
+    num: Annotated[int, typer.Option(help="Crystals asked for in each case.")] = 200,
+    cases: Cases = None,
+    guidance: Guidance = None,
+    adapters: Adapters = None,
+    seed: Seed = 0,
+    reference: Reference = "embedded",
+    potential: PotentialName = "sevennet-0",
+    sampler: SamplerName = "fast",
+    steps: Steps = None,
+    model: Model = None,
+    device: Device = "cpu",
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """Does a magnet get by without scarce elements if it is asked to?"""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench magnets"):
+        from druse_benchmarks.magnets import CASES
+        from druse_benchmarks.magnets import magnets as run
+        from druse_benchmarks.properties import NAME as SHARED  # crystals of which nothing is asked are the same there
+
+        if smoke:
+            num, steps, cases = 2, 10, cases or "magnets-of-low-hhi,nothing"
+        with Display(quiet=quiet) as display:
+            asking = _asking(
+                display=display,
+                num=num,
+                guidance=guidance,
+                adapters=adapters,
+                seed=seed,
+                reference=reference,
+                potential=potential,
+                sampler=sampler,
+                steps=steps,
+                model=model,
+                device=device,
+                work=work_folder(work, smoke, SHARED),
+                smoke=smoke,
+            )
+            folder = run(words(cases) if cases else list(CASES), asking=asking, out=out_folder(out, smoke))
+        typer.echo(folder / "table.md")
+
+
+def _asking(
+    *,
+    display: "Display",
+    num: int,
+    guidance: float | None,
+    adapters: list[Path] | None,
+    seed: int,
+    reference: str,
+    potential: str,
+    sampler: str,
+    steps: int | None,
+    model: Path | None,
+    device: str,
+    work: Path,
+    smoke: bool,
+) -> "Asking":
+    """How crystals with properties are asked for, of options."""
+    from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+    from druse_generate.config import MODEL, GenerateConfig, with_options
+
+    from druse_benchmarks.asking import Asking
+
+    return Asking(
+        generation=with_options(GenerateConfig(), num=num, seed=seed, sampler=sampler, steps=steps),
+        model=model or MODEL,
+        evaluation=EvaluationConfig(
+            reference=reference,
+            relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500, device=device),
+        ),
+        work=work,
+        display=display,
+        adapters=tuple(adapters or ()),
+        guidance=guidance,
+    )

@@ -1,0 +1,103 @@
+"""The picture of properties that were asked for: a panel for each, a strip or a bar for each case."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from druse_guidance import Property
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from druse_benchmarks.answers import Answers
+from druse_benchmarks.drawing import COLORS, canvas
+from druse_benchmarks.obtained import OBTAINABLE, names_of, read_target
+from druse_benchmarks.properties_table import Asked
+
+UNASKED = "#64748b"
+EDGE = 0.01  # share of the values on either side that may lie outside of a panel; they are drawn at its edge
+TITLES = {
+    "ml_bulk_modulus": "bulk modulus",
+    "dft_band_gap": "band gap",
+    "dft_mag_density": "magnetic density",
+    "hhi_score": "HHI",
+}
+
+
+def picture(answers: Mapping[str, Answers], asked: Asked, unasked: Answers | None) -> Figure:
+    """Strips of obtained values for numbers, bars of hits for what is no number and for what was asked together.
+
+    Args:
+        answers: by case.
+        asked: targets by case, of those that asked for something.
+        unasked: crystals of which nothing was asked, if they are there.
+    """
+    figure, panels = canvas(2, 4, width=11.0, height=9.5)
+    for panel, (name, found) in zip(panels, OBTAINABLE.items(), strict=False):
+        alone = {case: targets for case, targets in asked.items() if names_of(targets) == (name,)}
+        if found.property.is_number:
+            strips = {targets[0]: answers[case].numbers(name) for case, targets in alone.items()}
+            _strips(panel, found.property, strips, unasked)
+        else:
+            _bars(panel, alone, answers, unasked)
+        panel.set_title(_title(found.property), fontsize=10)
+    _bars(panels[-1], {case: targets for case, targets in asked.items() if len(targets) > 1}, answers, unasked)
+    panels[-1].set_title("two properties at once", fontsize=10)
+    return figure
+
+
+def _title(asked: Property) -> str:
+    title = TITLES.get(asked.name, asked.name.replace("_", " "))
+    return f"{title}, {asked.unit}" if asked.unit else title
+
+
+def _strips(panel: Axes, asked: Property, cases: Mapping[str, np.ndarray], unasked: Answers | None) -> None:
+    """A strip of points for each target, quartiles in black, and a line at what was asked for."""
+    strips = [(text, values, COLORS[i]) for i, (text, values) in enumerate(cases.items())]
+    lines = [read_target(text).low for text in cases]
+    if unasked is not None:
+        strips.append(("nothing", unasked.numbers(asked.name), UNASKED))
+    low, high = _limits([*(values for _, values, _ in strips), np.array(lines)])
+    noise = np.random.default_rng(0)
+    for row, (_, values, color) in enumerate(strips):
+        places = row + noise.uniform(-0.28, 0.28, len(values))
+        panel.plot(np.clip(values, low, high), places, "o", markersize=3, alpha=0.35, color=color, markeredgewidth=0)
+        if len(values):
+            first, middle, third = np.quantile(values, (0.25, 0.5, 0.75)).clip(low, high)
+            panel.plot([first, third], [row, row], color="black", linewidth=1.6)
+            panel.plot([middle], [row], "|", color="black", markersize=11, markeredgewidth=2)
+    for row, line in enumerate(lines):
+        panel.axvline(line, color=COLORS[row], linestyle="--", linewidth=1.3)
+    panel.set_yticks(range(len(strips)), [text.removeprefix(asked.name).lstrip("=") for text, _, _ in strips])
+    panel.set_ylim(max(1, len(strips)) - 0.5, -0.5)
+    panel.set_ylabel("asked")
+
+
+def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """From the least to the greatest of what is to be seen, a little more on either side."""
+    known = [part for part in values if len(part)]
+    if not known:
+        return 0.0, 1.0
+    low = min(float(np.quantile(part, EDGE)) for part in known)
+    high = max(float(np.quantile(part, 1 - EDGE)) for part in known)
+    margin = 0.03 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _bars(panel: Axes, cases: Asked, answers: Mapping[str, Answers], unasked: Answers | None) -> None:
+    """Shares that hit, of crystals that were asked and of those that were not."""
+    for row, (case, targets) in enumerate(cases.items()):
+        panel.barh(row - 0.2, 100 * answers[case].share(targets).value, 0.36, color=COLORS[0])
+        if unasked is not None:
+            panel.barh(row + 0.2, 100 * unasked.share(targets).value, 0.36, color=UNASKED)
+    labels = ["\n".join(_short(text) for text in targets) for targets in cases.values()]
+    panel.set_yticks(range(len(cases)), labels)
+    panel.set_ylim(max(1, len(cases)) - 0.5, -0.5)
+    panel.set_xlabel("share that hits, %: asked, and below it without asking")
+    panel.set_xlim(left=0)
+
+
+def _short(text: str) -> str:
+    name = names_of([text])[0]
+    rest = text.removeprefix(name)
+    if not OBTAINABLE[name].property.is_number:
+        return rest.removeprefix("=")
+    return f"{TITLES.get(name, name.replace('_', ' '))} {rest.replace('>=', '≥ ').replace('<=', '≤ ').replace('=', '')}"
