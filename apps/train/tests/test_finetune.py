@@ -305,6 +305,21 @@ def test_who_obeys_is_told_from_who_does_not(dataset, guidance):
         assert found["off_density"] == pytest.approx(2, abs=0.3)
 
 
+def test_it_goes_on_from_an_adapter_of_the_same_properties(tmp_path, dataset, base):
+    assert run(tmp_path, out="first").exit_code == 0
+    first = tmp_path / "first" / "best" / "adapter.safetensors"
+    result = run(tmp_path, recipe=changed(init_from=first, max_steps=1, optimizer="{lr: 1.0e-12}"), out="second")
+    assert result.exit_code == 0, result.output
+    start, again = (load_adapter(path) for path in (first, tmp_path / "second" / "last" / "adapter.safetensors"))
+    for name, value in start.adapter.state_dict().items():
+        assert torch.allclose(again.adapter.state_dict()[name], value, atol=1e-6)
+    steps = [entry["steps"] for entry in again.provenance["runs"]]
+    assert steps == [*(entry["steps"] for entry in start.provenance["runs"]), 1]
+    result = run(tmp_path, recipe=changed(init_from=first, properties="[{name: space_group}]"), out="third")
+    assert result.exit_code == 2
+    assert "start from an adapter of the same properties and data" in " ".join(result.stderr.split())
+
+
 def test_a_predictor_that_nobody_knows_is_refused(tmp_path, dataset, base):
     result = run(tmp_path, recipe=changed(properties="[{name: size, column: edge, predictor: ruler}]"))
     assert result.exit_code == 2

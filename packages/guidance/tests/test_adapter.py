@@ -212,3 +212,29 @@ def test_bad_files_are_named(network, tmp_path):
         save_file(tensors, path, metadata={"druse_adapter": json.dumps(header | change)})
         with pytest.raises(AdapterError, match=words):
             load_adapter(path)
+
+
+def test_embeddings_of_all_kinds_have_one_size():
+    adapter = make_adapter(*ALL)
+    told = conditions()
+    for name, branch in adapter.branches.items():
+        size = branch.encoder(torch.nan_to_num(told.values[name]).float()).square().mean(-1)
+        assert torch.allclose(size, torch.ones_like(size), atol=0.01), name
+
+
+def test_what_is_said_of_the_elements_reaches_every_atom(network, batch):
+    adapter = make_adapter(SYSTEM).double()
+    last = adapter.branches["chemical_system"].species[-1]
+    with torch.no_grad():
+        last.weight[:] = torch.randn_like(last.weight)
+    plain, told = network(batch, T), AdaptedNetwork(network, [adapter])(batch, T, only("chemical_system"))
+    changed = (told.species_logits - plain.species_logits)[:, :-1].abs()
+    assert (changed.amax(-1) > 1e-3).all()
+    assert torch.equal(told.lattice, plain.lattice)
+    assert torch.equal(told.frac_coords, plain.frac_coords)
+
+
+def only(name):
+    """The condition of one property."""
+    all_of_them = conditions()
+    return Conditions(values={name: all_of_them.values[name]}, given={name: all_of_them.given[name]})

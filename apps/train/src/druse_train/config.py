@@ -187,6 +187,7 @@ class FinetuneConfig(RunConfig):
     Attributes:
         base: checkpoint folder of the network.
         adapters: earlier adapters that are there too; they stay as they are.
+        init_from: an adapter of the same properties and labels whose weights to start from.
         properties: what to learn; crystals without a label of any of them are left out.
         dropout: how often a known label is withheld, so that the model also learns to do without.
         joint_dropout: withhold all labels of a crystal together; else each by itself, so that any of them can be asked
@@ -198,6 +199,7 @@ class FinetuneConfig(RunConfig):
 
     base: Path = Path("base")
     adapters: tuple[Path, ...] = ()
+    init_from: Path | None = None
     properties: tuple[PropertyConfig, ...] = ()
     dropout: float = 0.2
     joint_dropout: bool = False
@@ -240,5 +242,6 @@ def read_finetune_recipe(path: Path) -> FinetuneConfig:
         config,
         data=replace(config.data, path=config.data.path and beside / config.data.path),
         base=beside / config.base,
+        init_from=config.init_from and beside / config.init_from,
         adapters=tuple(beside / adapter for adapter in config.adapters),
     )

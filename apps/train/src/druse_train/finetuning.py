@@ -74,6 +74,7 @@ def finetune(
     torch.manual_seed(config.seed)
     size = checkpoint.network.config
     adapter = Adapter(properties, width=size.width, num_layers=size.num_layers)
+    runs = [] if config.init_from is None else _start(adapter, config.init_from, checkpoint.network)
     network = AdaptedNetwork(checkpoint.network, [*earlier, adapter])
     network.network.requires_grad_(not config.freeze_base)
     for old in earlier:
@@ -105,7 +106,7 @@ def finetune(
     state = load_state(folder / STATE) if resume else None
     task = Task(
         card=card,
-        runs=[],
+        runs=runs,
         show=show,
         write=write,
         examine=examine if config.calibration.num else None,
@@ -113,6 +114,18 @@ def finetune(
         learnt=_fingerprint(config, checkpoint.network, properties, (labels, held_out_labels)),
     )
     return train(module, (learnt, held_out), folder, state=state, task=task)
+
+
+def _start(adapter: Adapter, path: Path, base: PairNetwork) -> list[dict[str, Any]]:
+    """Give an adapter the weights of another one; returns the runs behind these, for the provenance."""
+    stored = load_adapter(path, base=base)
+    if stored.adapter.properties != adapter.properties:
+        raise ValueError(
+            f"init_from: {path} knows {', '.join(stored.adapter.properties)}, or learnt of other labels of these: "
+            "start from an adapter of the same properties and data, or from none"
+        )
+    adapter.load_state_dict(stored.adapter.state_dict())
+    return stored.provenance.get("runs", [])
 
 
 def _fingerprint(

@@ -15,5 +15,9 @@ class Adaptation(Protocol):
         ...
 
     def atoms(self, layer: int, features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
-        """Change the scalar features of the atoms before an interaction, counted from 0."""
+        """Change the scalar features of the atoms before an interaction, counted from 0, and after the last."""
+        ...
+
+    def species(self, features: Float[Tensor, "B N C"], logits: Float[Tensor, "B N K"]) -> Float[Tensor, "B N K"]:
+        """Change the logits of the elements, seeing what the species head sees."""
         ...

@@ -242,9 +242,13 @@ class PairNetwork(nn.Module):
             if adaptation is not None:
                 h = adaptation.atoms(i, h)
             h, v, tensors, pairs = layer(h, v, tensors, pairs, geometry, condition, weight)
+        if adaptation is not None:
+            h = adaptation.atoms(len(self.layers), h)
 
         x = self.head(h)
         logits = self.species_head(x) + self.again_head(x) * present.unsqueeze(1)
+        if adaptation is not None:
+            logits = adaptation.species(x, logits)
         known = torch.nn.functional.one_hot(atomic_numbers - 1, NUM_CLASSES)[..., :NUM_ELEMENTS]
         logits = torch.cat([logits + _COPY * known, torch.full_like(logits[..., :1], _NO_CLASS)], -1)
 
