@@ -86,6 +86,17 @@ def changed(**settings):
     return yaml.safe_dump(yaml.safe_load(RECIPE) | {key: yaml.safe_load(str(value)) for key, value in settings.items()})
 
 
+def test_recipes_of_the_package_are_there_by_name(tmp_path, dataset, base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--base", "base", "--data", "data.parquet", "--out", "run"]
+    result = CliRunner().invoke(app, ["finetune", "paper_properties", *arguments])
+    assert result.exit_code == 2  # the recipe was found: it asks for labels that these data do not have
+    assert "the dataset has no column 'ehull_best'" in " ".join(result.stderr.split())
+    result = CliRunner().invoke(app, ["finetune", "no_such_recipe", *arguments])
+    assert result.exit_code == 2
+    assert "no_such_recipe" in result.stderr
+
+
 def test_no_property_is_nothing_to_learn(tmp_path, dataset, base):
     result = run(tmp_path, recipe=changed(properties="[]"))
     assert result.exit_code == 2

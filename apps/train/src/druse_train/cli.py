@@ -16,7 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="Build datasets and train Druse mod
 app.add_typer(data_app)
 
 
-Recipe = Annotated[Path | None, typer.Argument(help="YAML recipe; without one, the one in the package.")]
+Recipe = Annotated[
+    Path | None, typer.Argument(help="YAML recipe, or the name of one in the package; without one, its default.")
+]
 Data = Annotated[Path | None, typer.Option(help="Parquet dataset; wins over the recipe's.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
@@ -41,7 +43,7 @@ def fit(
     with user_errors("druse-train fit"):
         from druse_train.fitting import fit as run
 
-        config = read_recipe(recipe or RECIPES / "base.yaml")
+        config = read_recipe(_recipe(recipe, "base"))
         results = _train(run, config, data=data, out=out, resume=resume, max_hours=max_hours)
     if as_json:
         typer.echo(json.dumps(results))
@@ -65,12 +67,18 @@ def finetune(
     with user_errors("druse-train finetune"):
         from druse_train.finetuning import finetune as run
 
-        config = read_finetune_recipe(recipe or RECIPES / "properties.yaml")
+        config = read_finetune_recipe(_recipe(recipe, "properties"))
         if base is not None:
             config = replace(config, base=base.resolve())
         results = _train(run, config, data=data, out=out, resume=resume, max_hours=max_hours)
     if as_json:
         typer.echo(json.dumps(results))
+
+
+def _recipe(given: Path | None, default: str) -> Path:
+    """The file that was given, or the recipe of that name in the package."""
+    inside = RECIPES / f"{given or default}.yaml"
+    return inside if given is None or (not given.exists() and inside.exists()) else given
 
 
 def _train(
