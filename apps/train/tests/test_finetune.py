@@ -15,8 +15,8 @@ from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkp
 from druse_train.batches import as_batch
 from druse_train.calibration import calibrate, obtainers
 from druse_train.cli import app
-from druse_train.config import CalibrationConfig, PropertyConfig, read_finetune_recipe
-from druse_train.property_labels import PropertyLabels, labelled, learn_properties, raw_labels
+from druse_train.config import CalibrationConfig, FinetuneConfig, PropertyConfig, read_recipe
+from druse_train.property_labels import PropertyLabels, labelled, learn_properties, raw_labels, thinned
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -137,7 +137,7 @@ def test_an_adapter_learns_what_its_labels_say_and_leaves_the_base_alone(tmp_pat
     assert size.levels[-1] == pytest.approx(known.max())
     assert group.groups == (221,)
     assert stored.provenance["runs"][0]["steps"] >= 100
-    config = read_finetune_recipe(tmp_path / "recipe.yaml")
+    config = read_recipe(tmp_path / "recipe.yaml", FinetuneConfig)
     adapted = AdaptedNetwork(base, [stored.adapter])
     told, untold = (held_out_loss(adapted, config, dataset, told=told) for told in (True, False))
     plain = held_out_loss(base, config, dataset, told=False)
@@ -259,7 +259,7 @@ def test_bad_recipes_are_one_sentence(tmp_path, dataset, base, change, words):
 def test_the_recipe_in_the_package_is_sound(tmp_path):
     from druse_train.cli import RECIPES
 
-    config = read_finetune_recipe(RECIPES / "properties.yaml")
+    config = read_recipe(RECIPES / "properties.yaml", FinetuneConfig)
     assert [p.name for p in config.properties] == ["chemical_system", "space_group", "hhi_score", "density"]
 
 
@@ -293,6 +293,15 @@ class Obedient:
             frac_coords=torch.zeros_like(noisy.frac_coords),
             species_logits=iron,
         )
+
+
+def test_a_share_of_the_labels_is_part_of_a_larger_one(dataset):
+    raw = raw_labels(PropertyConfig(name="size", column="edge"), dataset)
+    kept = {share: thinned(PropertyConfig(name="size", column="edge", share=share), raw) for share in (0.1, 0.5, 1)}
+    known = {share: ~np.isnan(labels) for share, labels in kept.items()}
+    assert [int(k.sum()) for k in known.values()] == [4, 22, 45]
+    assert (known[0.5] >= known[0.1]).all()
+    assert np.array_equal(kept[0.5][known[0.5]], raw[known[0.5]])
 
 
 @pytest.mark.parametrize("guidance", [1.0, 0.0])

@@ -201,7 +201,7 @@ def test_truncated_state_is_refused(tmp_path, dataset):
 def test_recipe_survives_a_round_trip(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(settings_text(FitConfig(seed=5)))
-    assert read_recipe(path) == FitConfig(seed=5)
+    assert read_recipe(path, FitConfig) == FitConfig(seed=5)
 
 
 def test_batches_hold_every_crystal_once_an_epoch_and_resume_anywhere():
@@ -402,7 +402,7 @@ def test_a_run_goes_on_with_a_deeper_network(tmp_path, dataset):
 
 def test_paths_of_a_recipe_start_at_its_folder(tmp_path):
     (tmp_path / "recipe.yaml").write_text("data: {path: mine.parquet}\ninit_from: models/first\n")
-    config = read_recipe(tmp_path / "recipe.yaml")
+    config = read_recipe(tmp_path / "recipe.yaml", FitConfig)
     assert config.data.path == tmp_path.resolve() / "mine.parquet"
     assert config.init_from == tmp_path.resolve() / "models" / "first"
 

@@ -38,12 +38,12 @@ def fit(
     """Train a score network; Ctrl-C keeps everything, --resume goes on."""
     from druse_crystal.console import user_errors
 
-    from druse_train.config import read_recipe
+    from druse_train.config import FitConfig, read_recipe
 
     with user_errors("druse-train fit"):
         from druse_train.fitting import fit as run
 
-        config = read_recipe(_recipe(recipe, "base"))
+        config = read_recipe(_recipe(recipe, "base"), FitConfig)
         results = _train(run, config, data=data, out=out, resume=resume, max_hours=max_hours)
     if as_json:
         typer.echo(json.dumps(results))
@@ -62,12 +62,12 @@ def finetune(
     """Train an adapter, so that a network can be asked for properties; Ctrl-C keeps everything, --resume goes on."""
     from druse_crystal.console import user_errors
 
-    from druse_train.config import read_finetune_recipe
+    from druse_train.config import FinetuneConfig, read_recipe
 
     with user_errors("druse-train finetune"):
         from druse_train.finetuning import finetune as run
 
-        config = read_finetune_recipe(_recipe(recipe, "properties"))
+        config = read_recipe(_recipe(recipe, "properties"), FinetuneConfig)
         if base is not None:
             config = replace(config, base=base.resolve())
         results = _train(run, config, data=data, out=out, resume=resume, max_hours=max_hours)

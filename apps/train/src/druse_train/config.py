@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from druse_crystal.settings import read_settings
 from druse_diffusion import LossWeights, TimeDistribution
@@ -133,6 +134,7 @@ class PropertyConfig:
         column: of the dataset, if it has another name.
         low: labels below count as unknown, such as moduli of 0; None: no bound.
         high: labels above count as unknown; None: no bound.
+        share: of the training labels that is kept, chosen at random, to see how many are needed.
         predictor: what tells the property of a drawn crystal (``druse_energetics.predictors``), for the calibration;
             None: nothing, unless it follows from the crystal.
     """
@@ -143,9 +145,12 @@ class PropertyConfig:
     column: str | None = None
     low: float | None = None
     high: float | None = None
+    share: float = 1.0
     predictor: str | None = None
 
     def __post_init__(self):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share of {self.name} is {self.share}, it must be above 0 and at most 1")
         if not re.fullmatch(r"[A-Za-z]\w*", self.name):
             raise ValueError(
                 f"a property cannot be called {self.name!r}: give a name of letters, digits and underscores, and the "
@@ -215,33 +220,21 @@ class FinetuneConfig(RunConfig):
             raise ValueError(f"patience is {self.patience}, it must be at least 1")
 
 
-def read_recipe(path: Path) -> FitConfig:
-    """Read the recipe of a network; relative paths in it start at its folder.
+def read_recipe[C: RunConfig](path: Path, kind: type[C]) -> C:
+    """Read a recipe; relative paths in it start at its folder.
+
+    Args:
+        path: YAML file.
+        kind: ``FitConfig`` or ``FinetuneConfig``.
 
     Raises:
         ValueError: if the file cannot be read or a key or value is wrong; names it.
     """
-    config = read_settings(path, FitConfig)
-    beside = path.parent.resolve()
-    return replace(
-        config,
-        data=replace(config.data, path=config.data.path and beside / config.data.path),
-        init_from=config.init_from and beside / config.init_from,
-    )
-
-
-def read_finetune_recipe(path: Path) -> FinetuneConfig:
-    """Read the recipe of an adapter; relative paths in it start at its folder.
-
-    Raises:
-        ValueError: if the file cannot be read or a key or value is wrong; names it.
-    """
-    config = read_settings(path, FinetuneConfig)
-    beside = path.parent.resolve()
-    return replace(
-        config,
-        data=replace(config.data, path=config.data.path and beside / config.data.path),
-        base=beside / config.base,
-        init_from=config.init_from and beside / config.init_from,
-        adapters=tuple(beside / adapter for adapter in config.adapters),
-    )
+    config, beside = read_settings(path, kind), path.parent.resolve()
+    changes: dict[str, Any] = {"data": replace(config.data, path=config.data.path and beside / config.data.path)}
+    for name in ("init_from", "base"):
+        if getattr(config, name, None) is not None:
+            changes[name] = beside / getattr(config, name)
+    if isinstance(config, FinetuneConfig):
+        changes["adapters"] = tuple(beside / adapter for adapter in config.adapters)
+    return replace(config, **changes)

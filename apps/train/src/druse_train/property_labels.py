@@ -74,6 +74,20 @@ def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
     return np.where((labels < low) | (labels > high), np.nan, labels)
 
 
+def thinned(config: PropertyConfig, raw: np.ndarray) -> np.ndarray:
+    """Labels of which only the share of the recipe is kept; the others count as unknown.
+
+    A smaller share is part of a larger one. All crystals have a chemical system, so that nothing of it is left out.
+    """
+    if config.share == 1 or raw.ndim == 2:
+        return raw
+    known = np.flatnonzero(~np.isnan(raw))
+    kept = np.random.default_rng(0).permutation(known)[: round(config.share * len(known))]
+    labels = np.full(len(raw), np.nan)
+    labels[kept] = raw[kept]
+    return labels
+
+
 def learn_properties(configs: Sequence[PropertyConfig], raw: Sequence[np.ndarray]) -> list[Property]:
     """The properties of a recipe with the statistics of their labels in the training crystals (``raw_labels``).
 
