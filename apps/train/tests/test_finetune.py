@@ -10,6 +10,7 @@ import yaml
 from druse_crystal import Crystal
 from druse_crystal.dataset import CrystalDataset
 from druse_diffusion import NUM_CLASSES, Conditions, CrystalProcess, Prediction, RandomStreams, training_loss
+from druse_energetics.predictors import PREDICTORS
 from druse_guidance import AdaptedNetwork, Property, load_adapter
 from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint, weights_hash
 from druse_train.batches import as_batch
@@ -274,6 +275,23 @@ def test_calibration_compares_what_was_asked_with_what_came_out(tmp_path, datase
     assert "follows_size" not in rows[-1]  # a column of the data that nothing tells
     for name in ("follows_space_group", "follows_chemical_system"):
         assert 0 <= float(rows[-1][name]) <= 1
+
+
+def test_a_predictor_that_needs_gradients_has_them(tmp_path, dataset, base, monkeypatch):
+    def slope(crystals):
+        x = torch.tensor([crystal.volume for crystal in crystals], requires_grad=True)
+        x.square().sum().backward()
+        return x.grad.numpy()
+
+    monkeypatch.setitem(PREDICTORS, "slope", slope)
+    recipe = changed(
+        properties="[{name: size, column: edge, predictor: slope}]",
+        calibration="{num: 6, steps: 4, corrector_steps: 0}",
+    )
+    result = run(tmp_path, recipe=recipe)
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert float(rows[-1]["off_size"]) > 0
 
 
 class Obedient:

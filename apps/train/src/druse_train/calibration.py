@@ -73,7 +73,8 @@ def calibrate(
         values = labels.values[name][index]
         drawn = _draw(model, crystals.select(index), name, values, config=config, seed=seed, device=device)
         there = [i for i, crystal in enumerate(drawn) if crystal is not None]
-        obtained = tell([crystal for crystal in drawn if crystal is not None])
+        with torch.inference_mode(False), torch.enable_grad():  # validations run without; a potential needs gradients
+            obtained = tell([crystal for crystal in drawn if crystal is not None])
         results |= _compare(properties[name], values.numpy()[there].astype(np.float64), obtained)
     return results
 
