@@ -144,23 +144,20 @@ def test_magnets(here, tiny_adapted):
         assert {key: len(values) for key, values in found.items()} == {"dft_mag_density": 2, "hhi_score": 2}
 
 
-@pytest.mark.slow
 def test_hull(here):
     results = check(run("hull", "--smoke", "--quiet"), here / "hull", "hull")["results"]
     assert results["largest_difference"] <= 1e-6
     assert sum(row["queries"] for row in results["milliseconds_by_elements"].values()) == 20
 
 
-@pytest.mark.slow
 def test_chemical_systems_with_one_method(here):
-    result = run("chemical-systems", "--smoke", "--methods", "iterated-substitution", "--quiet")
+    result = run("chemical-systems", "--smoke", "--methods", "airss", "--quiet")
     name = "O-Sr-V"
-    content = check(result, here / "chemical-systems", f"iterated-substitution/{name}")
+    content = check(result, here / "chemical-systems", f"airss/{name}")
     assert 0 < content["results"]["force_calls"] <= content["settings"]["budget"] == 30
     assert len(content["findings"]) == content["results"]["proposals_relaxed"]
 
 
-@pytest.mark.slow
 def test_cost_of_one_method(here):
     result = run("cost", "--smoke", "--methods", "substitution", "--quiet")
     content = check(result, here / "cost", "substitution")
@@ -186,6 +183,11 @@ def test_cost(here):
 def test_steps(here):
     content = check(run("steps", "--smoke", "--relax", "--quiet"), here / "steps", "steps")
     assert [row["sampler"] for row in content["results"]["rows"]] == ["fast:10+0@0.25", "fast:10+1@0.25"]
+
+
+def test_unconditional_of_one_method(here):
+    result = run("unconditional", "--smoke", "--methods", "airss", "--quiet")
+    assert check(result, here / "unconditional", "airss")["results"]["read"]["count"] == 3
 
 
 @pytest.mark.slow

@@ -8,9 +8,6 @@ from druse_benchmarks import model_proposer
 from druse_benchmarks.model_proposer import ModelProposer
 from druse_generate.config import SamplerConfig
 
-pytestmark = pytest.mark.slow  # the shipped model, or a real potential, works here
-
-
 SHORT = SamplerConfig(steps=12, corrector_steps=1)
 
 
