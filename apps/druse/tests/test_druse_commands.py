@@ -88,6 +88,7 @@ def test_discover_continues_where_it_stopped(discovered):
         (["--num-atoms", 500], "1 to 20 atoms"),
         (["--num-atoms", 0], "1 to 20 atoms"),
         (["--device", "cuda:99"], "use 'cpu'"),
+        (["--space-group", 225, "--wyckoff", "4a,4a"], "4a of space group 225 has no free coordinate"),
     ],
 )
 def test_bad_requests_are_one_sentence(tmp_path, options, words):

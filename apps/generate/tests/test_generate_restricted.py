@@ -190,9 +190,15 @@ def test_settings_and_options(tmp_path, model):
         (["--counts", "Fe:7-"], "at least 7 atoms, and cells of 1 to 6 atoms"),
         (["--elements", "Li-O", "--counts", "Li:0-1,O:1", "--num-atoms", "4"], "at most 2 atoms, and cells of 4 atoms"),
         (["--space-group", "231"], "there is no space group 231"),
-        (["--space-group", "230"], "has space group 230: known ones have 1, 2,"),
-        (["--space-group", "225", "--formula", "LiO", "--num-atoms", "6"], "has space group 225"),
-        (["--space-group", "194", "--counts", "Li:1", "--num-atoms", "4"], "can hold what was asked for (such as 2+2"),
+        (["--space-group", "230"], "space group 230 add up to 8, 12, 16, 20, 24, 28, ... atoms"),
+        (
+            ["--space-group", "225", "--formula", "LiO", "--num-atoms", "6"],
+            "space group 225 share out 6 atoms over orbits",
+        ),
+        (
+            ["--space-group", "194", "--counts", "Li:1", "--num-atoms", "4"],
+            "cannot hold what was asked for (such as 4; 2+2)",
+        ),
     ],
 )
 def test_bad_requests_are_one_sentence(model, tmp_path, options, words):

@@ -38,6 +38,7 @@ from druse_generate.cli import (
     Symmetric,
     Targets,
     Temperature,
+    Wyckoff,
 )
 from druse_generate.cli import app as generate_app
 from druse_train.cli import app as train_app
@@ -82,6 +83,7 @@ def discover(
     counts: Counts = None,
     space_group: SpaceGroupNumber = None,
     symmetric: Symmetric = None,
+    wyckoff: Wyckoff = None,
     seed_structure: SeedStructure = None,
     keep: Keep = None,
     substitute: Substitute = None,
@@ -139,6 +141,7 @@ def discover(
             counts=counts,
             space_group=space_group,
             symmetric=symmetric,
+            wyckoff=wyckoff,
             seed_structure=seed_structure,
             keep=keep,
             substitute=substitute,

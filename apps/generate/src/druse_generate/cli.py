@@ -46,6 +46,12 @@ Symmetric = Annotated[
     bool | None,
     typer.Option("--symmetric", help="Space groups and Wyckoff positions as in known crystals.", show_default=False),
 ]
+Wyckoff = Annotated[
+    str | None,
+    typer.Option(
+        "--wyckoff", help="Positions of the space group that are occupied, such as 4a,8c or a,c.", show_default=False
+    ),
+]
 SeedStructure = Annotated[
     Path | None,
     typer.Option("--seed-structure", help="A structure to start from (CIF, POSCAR, ...).", show_default=False),
@@ -140,6 +146,7 @@ def generate_command(
     counts: Counts = None,
     space_group: SpaceGroupNumber = None,
     symmetric: Symmetric = None,
+    wyckoff: Wyckoff = None,
     seed_structure: SeedStructure = None,
     keep: Keep = None,
     substitute: Substitute = None,
@@ -189,6 +196,7 @@ def generate_command(
             counts=counts,
             space_group=space_group,
             symmetric=symmetric,
+            wyckoff=wyckoff,
             seed_structure=seed_structure,
             keep=keep,
             substitute=substitute,

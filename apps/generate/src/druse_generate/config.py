@@ -13,6 +13,7 @@ from druse_generate.composition_request import CompositionRequest
 from druse_generate.property_request import PropertyRequest
 from druse_generate.seed_request import SeedRequest
 from druse_generate.steering_request import SteeringRequest
+from druse_generate.wyckoff_sites import parse_wyckoff
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint that ships with this package."""
@@ -98,14 +99,27 @@ class SymmetryRequest:
     Attributes:
         space_group: number, 1 to 230; the relaxed crystal may come out in a group that contains it.
         symmetric: groups and Wyckoff positions as in known crystals, in place of whatever comes.
+        wyckoff: positions of the group that are occupied, such as ``4a,8c`` or ``a,c``, in place of those of known
+            crystals.
+
+    Raises:
+        ValueError: for a group that does not exist, or positions that make no sense.
     """
 
     space_group: int | None = None
     symmetric: bool = False
+    wyckoff: str | None = None
 
     def __post_init__(self):
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise ValueError(f"there is no space group {self.space_group}: give a number from 1 to 230")
+        if self.wyckoff is not None:
+            parse_wyckoff(self.wyckoff)
+            if self.space_group is None:
+                raise ValueError(
+                    f"Wyckoff positions {self.wyckoff} were given and no space group: name theirs, such as "
+                    "--space-group 225"
+                )
 
     @property
     def restricts(self) -> bool:

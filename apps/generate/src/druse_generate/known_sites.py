@@ -25,42 +25,35 @@ class KnownSites:
 
     def of_sizes(self, sizes: Sequence[int]) -> Sequence[SiteSymmetry]:
         """All arrangements with these numbers of atoms, each found when it is asked for."""
-        return _Lazy(np.flatnonzero(np.isin(self.num_atoms, sizes)).tolist(), self._find)
+        return _Lazy(self._rows(sizes), self._find)
 
-    def select(
-        self,
-        sizes: Sequence[int],
-        *,
-        space_group: int | None = None,
-        accept: Callable[[SiteSymmetry], bool] = lambda sites: True,
+    def of_group(
+        self, space_group: int, sizes: Sequence[int], *, accept: Callable[[Sequence[int]], bool]
     ) -> Sequence[SiteSymmetry]:
-        """All arrangements with these numbers of atoms that have a space group, if one is given, and are accepted.
+        """All arrangements of a space group with these numbers of atoms whose orbit sizes are accepted."""
+        rows = [row for row in self._rows(sizes) if self._group(row) == space_group]
+        found = [sites for row in rows if (sites := self._find(row)) is not None]
+        return [sites for sites in found if accept(sites.orbit_sizes)]
+
+    def select(self, sizes: Sequence[int], *, accept: Callable[[Sequence[int]], bool]) -> Sequence[SiteSymmetry]:
+        """All arrangements with these numbers of atoms whose orbit sizes are accepted.
 
         Raises:
-            ValueError: if there is none; says which groups there are, or that the group has no such cell.
+            ValueError: if there is none; says which orbits there are.
         """
-        rows = np.flatnonzero(np.isin(self.num_atoms, sizes)).tolist()
-        if space_group is not None:
-            groups = {row: self._group(row) for row in rows}
-            rows = [row for row in rows if groups[row] == space_group]
-            if not rows:
-                known = sorted({group for group in groups.values() if group})
-                raise ValueError(
-                    f"no known crystal with {_numbers(sizes)} atoms in the primitive cell has space group "
-                    f"{space_group}: known ones have {', '.join(map(str, known))}; ask for one of these or for other "
-                    "numbers of atoms"
-                )
-        found = [sites for row in rows if (sites := self._find(row)) is not None]
-        accepted = [s for s in found if accept(s)]
+        found = [sites for row in self._rows(sizes) if (sites := self._find(row)) is not None]
+        accepted = [sites for sites in found if accept(sites.orbit_sizes)]
         if not accepted:
             orbits = sorted({s.orbit_sizes for s in found}, key=lambda sizes: (sum(sizes), sizes))
             some = "; ".join("+".join(map(str, sorted(sizes))) for sizes in orbits[:8])
-            where = "" if space_group is None else f" of space group {space_group}"
             raise ValueError(
-                f"none of the {len(orbits)} known ways to share out {_numbers(sizes)} atoms over sites{where} can hold "
-                f"what was asked for (such as {some}): ask for other numbers of atoms or another group"
+                f"none of the {len(orbits)} known ways to share out {_numbers(sizes)} atoms over sites can hold what "
+                f"was asked for (such as {some}): ask for other numbers of atoms"
             )
         return accepted
+
+    def _rows(self, sizes: Sequence[int]) -> list[int]:
+        return np.flatnonzero(np.isin(self.num_atoms, sizes)).tolist()
 
 
 class _Lazy(Sequence[SiteSymmetry]):

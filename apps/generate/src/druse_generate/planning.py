@@ -1,15 +1,13 @@
 """What each crystal of a run shall be: its size, its numbers of atoms, its sites, what it keeps of a structure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 from druse_crystal import Crystal
-from druse_crystal.dataset import load_embedded
 from druse_crystal.lattice import symmetric_form
 from druse_crystal.site_symmetry import SiteSymmetry, find_site_symmetry
 from druse_diffusion import MASK, RandomStreams, ScoreModel
@@ -26,9 +24,9 @@ from druse_scores import Checkpoint
 from jaxtyping import Bool, Float64, Int64
 
 from druse_generate.config import GenerateConfig
-from druse_generate.known_sites import KnownSites
 from druse_generate.property_request import properties_of
 from druse_generate.seed_request import Seed
+from druse_generate.site_choice import choose_sites
 
 _SIZES = 1 << 31  # added to the index of a crystal, so that sizes and noise use different numbers
 _TARGETS = 1 << 32  # the same for what is asked for
@@ -85,6 +83,7 @@ class Wishes:
         sizes: numbers of atoms, rising.
         weights: how often each comes.
         sites: arrangements of sites; empty if no symmetry was asked for.
+        sites_warning: where they are from, if not from known crystals or the request; empty otherwise.
         seed: the structure to start from, if there is one.
         allowed: atomic numbers that atoms which are not kept may have.
         required: atomic numbers that such atoms have to bring.
@@ -98,6 +97,7 @@ class Wishes:
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
     sites: Sequence[SiteSymmetry]
+    sites_warning: str
     seed: Seed | None
     allowed: tuple[int, ...]
     required: tuple[int, ...]
@@ -148,8 +148,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
 
     Raises:
         ValueError: if the model does not know the numbers of atoms or the elements asked for, too many elements have to
-            occur, wishes exclude each other, or no known arrangement of sites can hold the composition; says what there
-            is.
+            occur, wishes exclude each other, or no arrangement of sites can hold the composition; says what there is.
     """
     seed = config.seed_structure.read()
     if seed is not None and config.symmetry.space_group is not None:
@@ -164,8 +163,8 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
     targets = config.properties.read(properties_of(adapters))
     _compare(targets, config, allowed, checkpoint)
     sizes = _sizes(checkpoint, config, seed, allowed)
-    sites = _sites(config, seed, sizes, allowed)
     weights = tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
+    sites, sites_warning = _sites(checkpoint, config, seed, dict(zip(sizes, weights, strict=True)), allowed)
     model: ScoreModel = checkpoint.network
     if targets:
         adapted, asked = AdaptedNetwork(checkpoint.network, adapters).to(device).eval(), config.properties
@@ -175,6 +174,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         sizes=sizes,
         weights=weights,
         sites=sites,
+        sites_warning=sites_warning,
         seed=seed,
         allowed=allowed,
         required=required,
@@ -286,29 +286,29 @@ def bounds_of(config: GenerateConfig, num_atoms: int, allowed: Sequence[int]) ->
 
 
 def _sites(
-    config: GenerateConfig, seed: Seed | None, sizes: Sequence[int], allowed: Sequence[int]
-) -> Sequence[SiteSymmetry]:
+    checkpoint: Checkpoint,
+    config: GenerateConfig,
+    seed: Seed | None,
+    sizes: Mapping[int, float],
+    allowed: Sequence[int],
+) -> tuple[Sequence[SiteSymmetry], str]:
+    """Arrangements of sites with some of these numbers of atoms, each with its weight, and a warning about them."""
+
+    def holds(orbit_sizes: Sequence[int]) -> bool:
+        bounds = bounds_of(config, sum(orbit_sizes), allowed)
+        return bounds is None or bounds.possible(orbit_sizes)
+
     if not config.symmetry.restricts:
-        return ()
-
-    def holds(sites: SiteSymmetry) -> bool:
-        bounds = bounds_of(config, sites.num_atoms, allowed)
-        return bounds is None or bounds.possible(sites.orbit_sizes)
-
+        return (), ""
     if seed is None:
-        if config.symmetry.space_group is None and all(bounds_of(config, n, allowed) is None for n in sizes):
-            return embedded_sites().of_sizes(sizes)
-        return embedded_sites().select(sizes, space_group=config.symmetry.space_group, accept=holds)
+        free = all(bounds_of(config, n, allowed) is None for n in sizes)
+        return choose_sites(
+            config.symmetry, sizes, accept=None if free else holds, known=sorted(checkpoint.num_atoms), seed=config.seed
+        )
     sites = find_site_symmetry(_in_symmetric_form(seed.crystal))
-    if sites is None or not holds(sites):
+    if sites is None or not holds(sites.orbit_sizes):
         raise ValueError("the sites of the structure to start from cannot be kept: leave out the symmetry")
-    return (sites,)
-
-
-@cache
-def embedded_sites() -> KnownSites:
-    """The arrangements of sites of the embedded crystals."""
-    return KnownSites(load_embedded().crystals)
+    return (sites,), ""
 
 
 def arrange(

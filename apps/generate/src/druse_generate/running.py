@@ -59,9 +59,9 @@ def draw_into(
     adapters = choose_adapters(model, checkpoint.network, config.properties)
     wishes = check(checkpoint, config, list(adapters.values()))
     reward = config.steering.read(rewards)
-    for target in wishes.targets:
-        if target.warning:
-            display.warn(target.warning)
+    for warning in (wishes.sites_warning, *(target.warning for target in wishes.targets)):
+        if warning:
+            display.warn(warning)
     model_hash = file_hash(model / "weights.safetensors")
     settings: dict[str, Any] = asdict(config) | {"model": model_hash}
     if (structure := config.seed_structure.structure) is not None:
@@ -92,6 +92,8 @@ def draw_into(
     manifest.seed = config.seed
     manifest.settings["generate"] = settings
     manifest.inputs["model"] = model_hash
+    if wishes.sites_warning:
+        manifest.results["sites"] = wishes.sites_warning
     there = len(draws)
     if there:
         display.say(f"{there} of {config.num} crystals are there already")
