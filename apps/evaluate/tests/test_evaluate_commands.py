@@ -1,10 +1,13 @@
+import hashlib
 import json
 import zipfile
+from importlib.resources import files
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from druse_crystal.console import Display
-from druse_crystal.io import ReadResult, read_crystals, write_cif
+from druse_crystal.io import ReadResult, read_crystals, write_cif, write_extxyz
 from druse_crystal.manifest import Manifest
 from druse_crystal.settings import read_settings
 from druse_evaluate import judging
@@ -184,7 +187,7 @@ def refused(*arguments: object) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("command", [("relax",), ("relax", "--quiet"), ("evaluate",), ("evaluate", "--requested", 5)])
+@pytest.mark.parametrize("command", [("relax",), ("relax", "--quiet"), ("evaluate",), ("evaluate", "--no-relax")])
 def test_nothing_that_can_be_read_is_one_sentence(small_world, folder, command):
     for i in range(len(GIVEN)):
         (folder / "in" / f"{i}.cif").unlink()
@@ -199,6 +202,52 @@ def test_nothing_that_can_be_read_is_one_sentence(small_world, folder, command):
     )
     assert not out.exists()
     assert small_world.n_given == 0
+
+
+def test_nothing_that_can_be_read_of_so_many_asked_for_is_a_result(small_world, folder):
+    for i in range(len(GIVEN)):
+        (folder / "in" / f"{i}.cif").write_text("data_x\n")
+    out = folder / "out"
+    call = ["evaluate", str(folder / "in"), "--out", str(out), "--requested", "10", "--json", "-q"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    assert Assessment.read(out / "crystals.parquet").strings("status") == ["unreadable"] * 4 + ["missing"] * 6
+    metrics = json.loads((out / "metrics.json").read_text())["metrics"]
+    for name in ("read", "structure_validity", "convergence", "metastable", "sun"):
+        assert (metrics[name]["count"], metrics[name]["total"]) == (0, 10)
+    assert (out / "report.html").is_file()
+    assert small_world.n_given == 0
+    assert "more than the 3" in refused("evaluate", folder / "in", "--out", folder / "few", "--requested", 3)
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_hashes_of_whatever_was_read(small_world, folder):
+    settings, reference = folder / "c.yaml", folder / "mine.extxyz"
+    settings.write_text("n_best: 3\n")
+    write_extxyz(reference, [salt(5.64)])
+    write_cif(folder / "learnt.cif", simple_cubic_salt(3.5))
+    inputs, out = folder / "in" / "0.cif", folder / "out"
+    call = ["evaluate", str(inputs), "-o", str(out), "-q", "--reference", str(reference), "--config", str(settings)]
+    result = CliRunner().invoke(app, [*call, "--training", str(folder / "learnt.cif")])
+    assert result.exit_code == 0, result.output
+    read = (inputs, settings, reference, folder / "learnt.cif")
+    assert json.loads((out / "manifest.json").read_text())["inputs"] == {str(path): sha256(path) for path in read}
+    result = CliRunner().invoke(app, ["relax", str(inputs), "-o", str(folder / "r"), "-q", "--config", str(settings)])
+    assert result.exit_code == 0, result.output
+    assert set(json.loads((folder / "r" / "manifest.json").read_text())["inputs"]) == {str(inputs), str(settings)}
+
+
+def test_the_judge_is_named_with_the_hash_of_its_weights(small_world, folder):
+    out = folder / "out"
+    result = CliRunner().invoke(app, ["evaluate", str(folder / "in"), "-o", str(out), "--json", "-q"])
+    assert result.exit_code == 0, result.output
+    weights = Path(str(files("sevenn"))) / "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth"
+    judge = json.loads((out / "metrics.json").read_text())["judge"]
+    assert judge["weights"] == {"sevennet-0": sha256(weights)}
+    assert Assessment.read(out / "crystals.parquet").metadata == judge == json.loads(result.stdout)["judge"]
 
 
 def test_user_errors_are_one_sentence_and_leave_nothing(small_world, folder):

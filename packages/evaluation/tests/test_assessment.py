@@ -1,3 +1,4 @@
+import hashlib
 import math
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 from druse_crystal.crystal import Crystal
 from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
+from druse_energetics.weights import weights_path
 from druse_evaluation.assessment import assess
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.metrics import (
@@ -190,6 +192,27 @@ def test_novelty_against_the_training_set(reference):
     assert values["sun"] == Rate(2, len(CANDIDATES))
     assert values["sun_training"] == Rate(1, len(CANDIDATES))
     assert "in the training set: learnt" in render_report(assessment)
+
+
+def test_hashes_of_reference_and_weights_are_part_of_the_table(reference, tmp_path):
+    reference = replace(reference, files={"mine.parquet": "a1"})
+    other = replace(reference, files={"energies-chgnet.parquet": "b2"})
+    found = assess(
+        CANDIDATES,
+        reference=reference,
+        relaxer=AnsweringRelaxer(RESULTS),
+        judge="answers",
+        opinions={"chgnet": Opinion(reference=other, relaxations=[None] * len(CANDIDATES))},
+    )
+    found.write(tmp_path / "new.parquet")
+    metadata = Assessment.read(tmp_path / "new.parquet").metadata
+    assert metadata["reference_files"] == {"energies-chgnet.parquet": "b2", "mine.parquet": "a1"}
+    assert metadata["weights"] == {"chgnet": hashlib.sha256(weights_path("chgnet").read_bytes()).hexdigest()}
+    before = {name: value for name, value in metadata.items() if name not in ("reference_files", "weights")}
+    Assessment(found.table, before).write(tmp_path / "old.parquet")
+    old = Assessment.read(tmp_path / "old.parquet")
+    assert measure(old) == measure(found)
+    assert "asked for" in render_report(old)
 
 
 def test_second_opinions(reference):

@@ -69,6 +69,7 @@ def assessment():
             "probability_metastable_wbm": p,
             "probability_stable_wbm": p / 2,
             "rmsd": above + 0.1,
+            "relaxation_energy_per_atom": -((above + 0.2) ** 2),
             "space_group_number": 1 if above > 0.2 else 225,
         }
 
@@ -92,6 +93,35 @@ def test_counts_by_hand(assessment):
     assert rate(assessment, "metastable") == Rate(4, 8)
     assert sun_rate(assessment) == Rate(2, 8)
     assert strict_sun_rate(assessment) == Rate(1, 8)
+
+
+def test_rates_between_metastable_and_stable_by_hand(assessment):
+    """Judged: -0.01, 0.02, 0.05, 0.10, 0.30 eV/atom; one far below the hull is doubtful and counts nowhere."""
+    names = [m.metric.name for m in measure(assessment)]
+    assert [n for n in names if n in ("metastable", "near_hull_50_mev", "near_hull_25_mev", "stable")] == [
+        "metastable",
+        "near_hull_50_mev",
+        "near_hull_25_mev",
+        "stable",
+    ]
+    rows = [*assessment.table.to_pylist(), {"status": "doubtful", "energy_above_hull": -0.4}]
+    values = {m.metric.name: m.value for m in measure(Assessment.from_rows(plain(rows), metadata=METADATA))}
+    assert values["near_hull_50_mev"] == Rate(3, 9)
+    assert values["near_hull_25_mev"] == Rate(2, 9)
+
+
+def plain(rows):
+    """Rows without the columns of crystals, of which these tests have none."""
+    return [{k: v for k, v in row.items() if k not in ("initial", "relaxed")} for row in rows]
+
+
+def test_energy_drop_on_relaxation(assessment):
+    drops = np.array([0.19, 0.25, 0.3, 0.22, 0.5]) ** 2
+    value = next(m.value for m in measure(assessment) if m.metric.name == "relaxation_energy_drop")
+    assert isinstance(value, Average)
+    assert (value.n, value.unit) == (5, "eV/atom")
+    assert value.mean == pytest.approx(drops.mean())
+    assert value.median == pytest.approx(np.median(drops)) == pytest.approx(0.0625)
 
 
 def test_calibrated_rates_are_sums_of_probabilities(assessment):
@@ -178,6 +208,16 @@ def test_markdown_has_a_column_for_every_set(assessment):
     assert "| requested | 8 | 8 |" in text
 
 
+def test_sets_measured_before_a_metric_came_have_an_empty_cell(assessment):
+    now = measure(assessment)
+    before = [m for m in now if not m.metric.name.startswith(("near_hull", "relaxation_energy"))]
+    rows = {line.split("|")[1].strip(): line for line in as_markdown({"old": before, "new": now}).splitlines()}
+    assert rows["≤ 0.05 eV/atom above hull (as judged)"].split("|")[2].strip() == ""
+    assert "37.5 %" in rows["≤ 0.05 eV/atom above hull (as judged)"]
+    assert rows["energy drop on relaxation"].split("|")[2].strip() == ""
+    assert as_markdown({"old": before}).count("\n") == len(before) + 3
+
+
 def test_uncalibrated_judges_and_empty_references_show_no_such_rates(assessment):
     plain = Assessment(assessment.table, METADATA | {"calibrations": {}, "n_known_structures": 0})
     names = {m.metric.name for m in measure(plain)}
@@ -194,7 +234,7 @@ def test_crystals_judged_as_they_are_have_no_figures_about_relaxation():
     rows = [{"status": "not_converged", "n_steps": 0, "energy": -1.0, "rmsd": 0.0, "converged": False}]
     names = {m.metric.name for m in measure(Assessment.from_rows(rows, metadata=METADATA))}
     assert "metastable" in names
-    assert not names & {"rmsd", "match", "convergence"}
+    assert not names & {"rmsd", "match", "convergence", "relaxation_energy_drop"}
     judged = Assessment.from_rows([rows[0] | {"energy_above_hull": 0.05}], metadata=METADATA)
     assert not [m for m in measure(judged) if m.metric.against]
     moved = Assessment.from_rows([rows[0] | {"n_steps": 3}, *rows], metadata=METADATA)

@@ -1,15 +1,21 @@
 """Structure types: against pymatgen's own anonymous matching, and the index against doing without it."""
 
 import math
+import time
+from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 from druse_crystal.convert import to_pymatgen
 from druse_crystal.crystal import Crystal
 from druse_crystal.dataset import load_embedded
+from druse_evaluation import renaming
 from druse_evaluation.matching import OrderedMatcher, as_is
+from druse_evaluation.novelty_levels import NoveltyLevels
 from druse_evaluation.prototypes import KnownPrototypes, anonymous_key
-from druse_evaluation.testing import salt, simple_cubic_salt
+from druse_evaluation.renaming import Undecided, matches_renamed, rename, renamings
+from druse_evaluation.testing import salt, simple_cubic_salt, small_reference
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 
@@ -104,3 +110,61 @@ def test_datasets_need_no_reduction(embedded):
         assert len(reduced.structure) == len(same.structure)
         assert math.isclose(reduced.structure.volume, same.structure.volume, rel_tol=1e-6)
         assert matcher.fit(reduced, same)
+
+
+def equiatomic(n: int, *, first: int = 21, order: np.ndarray | None = None) -> Crystal:
+    """Layers of a body-centred cubic crystal, each of an element of its own, in the given order."""
+    layers = np.arange(n)
+    return Crystal(
+        lattice=np.diag([3.0, 3.0, 1.5 * n]),
+        frac_coords=np.stack([0.5 * (layers % 2), 0.5 * (layers % 2), layers / n], axis=1),
+        atomic_numbers=first + (layers if order is None else order),
+    )
+
+
+def test_many_equal_counts_are_decided_like_by_trying_all_renamings():
+    """Five elements in random places, strained up to where the tolerances refuse, and other places."""
+    matcher, rng = OrderedMatcher(), np.random.default_rng(11)
+    verdicts = []
+    for _ in range(12):
+        known = Crystal(
+            lattice=4.2 * np.eye(3) + rng.normal(scale=0.2, size=(3, 3)),
+            frac_coords=rng.random((5, 3)),
+            atomic_numbers=np.arange(21, 26),
+        )
+        moved = known.frac_coords + rng.normal(scale=rng.choice([0.03, 0.07, 0.11]), size=(5, 3))
+        query = known.replace(frac_coords=moved % 1.0, atomic_numbers=rng.permutation(np.arange(41, 46)))
+        a, b = matcher.prepare(query), matcher.prepare(known)
+        names = list(permutations(range(41, 46)))
+        slow = {n for n in names if matcher.fit(a, rename(b, n, a.key))}
+        tried = set(renamings(a, b, matcher))
+        assert slow <= tried < set(names)
+        assert matches_renamed(a, b, matcher) == bool(slow)
+        verdicts.append(bool(slow))
+    assert {True, False} == set(verdicts)
+
+
+def test_eight_elements_end_within_seconds():
+    """40,320 renamings, of which the places of the atoms leave few: those of the order of the layers and none else."""
+    rng = np.random.default_rng(3)
+    known = KnownPrototypes([equiatomic(8)], ["layers"])
+    began = time.perf_counter()
+    assert known.first_match(equiatomic(8, first=41, order=rng.permutation(8))) == "layers"
+    scattered = equiatomic(8).replace(frac_coords=rng.random((8, 3)))
+    assert known.first_match(scattered) is None
+    assert time.perf_counter() - began < 10
+
+
+def test_too_many_renamings_leave_the_structure_type_open(monkeypatch):
+    """The layers are a decoration of the known ones, but no renaming may be tried to see it."""
+    monkeypatch.setattr(renaming, "MAX_RENAMINGS", 0)
+    query = equiatomic(6, first=41)
+    with pytest.raises(Undecided, match=r"whether layers .* more than 0 ways"):
+        KnownPrototypes([equiatomic(6)], ["layers"]).first_match(query)
+    levels = NoveltyLevels(replace(small_reference(), crystals=[equiatomic(6)], ids=["layers"]))
+    facts = levels.facts(query, novel=True, match_id=None)
+    assert facts["new_prototype"] is None
+    assert facts["prototype_id"] is None
+    assert facts["message"].startswith("its structure type is undecided: whether layers")
+    monkeypatch.undo()
+    assert levels.facts(query, novel=True, match_id=None)["prototype_id"] == "layers"

@@ -74,7 +74,7 @@ def relax(
         manifest = Manifest()
         with Display(quiet=quiet) as display:
             candidates = read_inputs(inputs, display=display)
-            for path in inputs:
+            for path in (*inputs, *([config] if config else [])):
                 manifest.add_input(path)
             relax_and_write(candidates, out=out, config=settings.relaxation, display=display, manifest=manifest)
         if as_json:
@@ -141,8 +141,8 @@ def evaluate(
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
-            candidates = pad(read_inputs(inputs, display=display), requested)
-            for path in inputs:
+            candidates = pad(read_inputs(inputs, display=display, requested=requested), requested)
+            for path in (*inputs, *([config] if config else [])):
                 manifest.add_input(path)
             assessment = run(candidates, out=out, config=settings, display=display, manifest=manifest)
         print_metrics(assessment, as_json=as_json)

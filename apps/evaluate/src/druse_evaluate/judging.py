@@ -16,6 +16,7 @@ from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig
 from druse_evaluate.rattling import rattle_all
+from druse_evaluate.sources import unique_sources
 from druse_evaluate.store import RelaxationStore, StoredRelaxer
 
 if TYPE_CHECKING:
@@ -26,22 +27,31 @@ if TYPE_CHECKING:
     from druse_evaluation.table import Assessment
 
 
-def read_inputs(paths: Sequence[Path], *, display: Display) -> list[ReadResult]:
+def read_inputs(paths: Sequence[Path], *, display: Display, requested: int | None = None) -> list[ReadResult]:
     """Every structure in files, folders, zips and datasets; one that cannot be read has an error instead of a crystal.
 
+    No two have the same ``source`` (``unique_sources``).
+
+    Args:
+        paths: to read.
+        display: shows progress and what is not read.
+        requested: how many crystals were asked for, if it is known; then it is a result that none can be read.
+
     Raises:
-        ValueError: if a path does not exist, nothing at all is found, or nothing of what is found can be read.
+        ValueError: if a path does not exist, nothing at all is found, or nothing of what is found can be read and
+            nobody says how many crystals were asked for.
     """
     names = ", ".join(str(path) for path in paths)
-    results: list[ReadResult] = []
+    found: list[tuple[Path, ReadResult]] = []
     for path in paths:
         for result in read_crystals(path):
-            results.append(result)
-            display.update("reading", len(results), len(results))
+            found.append((path, result))
+            display.update("reading", len(found), len(found))
+    results = unique_sources(found)
     if not results:
         raise ValueError(f"there is no structure in {names}: give CIF, POSCAR, extxyz, JSON, zip or Parquet files")
     refused = [r for r in results if r.crystal is None]
-    if len(refused) == len(results):
+    if len(refused) == len(results) and requested is None:
         several = f"none of {len(results)} structures in {names} can be read; the first is " if refused[1:] else ""
         raise ValueError(f"{several}{refused[0].error}")
     for result in refused[:5]:
@@ -205,7 +215,8 @@ def judge(
         out: folder of the results, made when it is missing.
         config: reference and relaxation.
         display: shows progress.
-        manifest: receives settings, results and timings, and is written at the end.
+        manifest: receives settings, results, timings and the hashes of reference and training crystals, and is
+            written at the end.
         reference: instead of the one that ``config`` names.
         relaxer: instead of the one that ``config`` names.
         title: heading of the report.
@@ -231,10 +242,16 @@ def judge(
     if reference is None:
         with manifest.stage("reference"):
             reference = load_reference(config.reference, potential=config.relaxation.potential)
+    embedded = config.reference == "embedded" or config.reference.startswith("embedded-")
+    if not embedded and Path(config.reference).exists():
+        manifest.add_input(config.reference)
     out = writable_folder(out)
     store = RelaxationStore(out / "relaxations.jsonl", relaxation_settings(config.relaxation))
     known = KnownStructures(reference.crystals, reference.ids, matcher=OrderedMatcher())
-    training = None if config.training is None else read_training(Path(config.training), display=display)
+    training = None
+    if config.training is not None:
+        training = read_training(Path(config.training), display=display)
+        manifest.add_input(config.training)
     with manifest.stage("relaxation"):
         relaxations = relax_all(
             [c.crystal for c in candidates],

@@ -21,6 +21,7 @@ from druse_energetics.correction_scheme import (
     scheme_to_apply,
 )
 from druse_energetics.corrections import Corrections, Residual, load_corrections
+from druse_energetics.digests import digests
 from druse_energetics.hull import ConvexHull
 
 FORMATION_ENERGY = "formation_energy_per_atom"
@@ -42,6 +43,7 @@ class Reference:
             measured for this pair of hull and potential.
         standard_form: the known structures are primitive and Niggli-reduced already, as datasets of Druse are.
         scheme: of the corrections in the hull's energies, if it comes from a built reference.
+        files: SHA-256 of the files that it was read from, by their names.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Reference:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     standard_form: bool = False
     scheme: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def refuse_other_judge(self, judge: str | None) -> None:
         """Refuse energies for which this reference was not loaded, where its scheme of corrections is known.
@@ -191,15 +194,24 @@ def _embedded(potential: str) -> Reference:
     from druse_crystal.dataset import load_embedded
 
     dataset = load_embedded()
+    corrections = load_corrections(potential)
+    calibrations = {c.against: c for a in CALIBRATED_AGAINST if (c := load_calibration(potential, a)) is not None}
     return Reference(
         name="embedded",
         potential=potential,
         hull=load_hull(),
-        corrections=load_corrections(potential),
+        corrections=corrections,
         crystals=dataset.crystals,
         ids=dataset.ids.tolist(),
-        calibrations={c.against: c for a in CALIBRATED_AGAINST if (c := load_calibration(potential, a)) is not None},
+        calibrations=calibrations,
         standard_form=True,
+        files=digests(
+            "embedded.parquet",
+            "hull.parquet",
+            "known_formulas.parquet",
+            f"corrections-{potential}.json",
+            *(f"calibration-{potential}-{against}.json" for against in calibrations),
+        ),
     )
 
 
@@ -229,6 +241,12 @@ def _own_hull(name: str, potential: str) -> Reference:
         crystals=dataset.crystals,
         ids=dataset.ids.tolist(),
         standard_form=True,
+        files=digests(
+            "embedded.parquet",
+            "known_formulas.parquet",
+            f"corrections-{potential}.json",
+            f"energies-{potential}.parquet",
+        ),
     )
 
 
@@ -274,6 +292,11 @@ def _from_built(path: Path, potential: str, energies: str | None) -> Reference:
         crystals=crystals,
         ids=ids,
         scheme=said.scheme,
+        files=digests(
+            path,
+            *([f"corrections-{potential}.json"] if said.scheme == FORMATION else []),
+            *(["hull.parquet"] if said.embedded_hull else []),
+        ),
     )
 
 
@@ -303,6 +326,7 @@ def _from_file(path: Path, potential: str) -> Reference:
             corrections=load_corrections(potential),
             crystals=crystals,
             ids=ids,
+            files=digests(path, f"corrections-{potential}.json"),
         )
     corrections = _elemental_references(path, compositions, energies, potential)
     formation = [
@@ -316,6 +340,7 @@ def _from_file(path: Path, potential: str) -> Reference:
         corrections=corrections,
         crystals=crystals,
         ids=ids,
+        files=digests(path),
     )
 
 

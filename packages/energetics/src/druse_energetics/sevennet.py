@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sevenn
 import sevenn._keys as key
 import torch
 import torch_sim as ts
@@ -20,11 +19,8 @@ from torch_sim.neighbors import torch_nl_linked_cell, torchsim_nl
 
 from druse_energetics.edge_convolution import EdgeConvolution
 from druse_energetics.potential import Evaluation, refuse_unknown_elements
+from druse_energetics.weights import weights_path
 
-CHECKPOINTS = {
-    "sevennet-0": "SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
-    "sevennet-l3i5": "SevenNet_l3i5/checkpoint_l3i5.pth",
-}
 ATOMS_PER_BATCH = {"cpu": 128, "cuda": 2048}
 
 
@@ -32,7 +28,7 @@ class SevenNetPotential:
     """SevenNet-0 or SevenNet-l3i5 with the weights of the installed ``sevenn`` package.
 
     Args:
-        name: a key of ``CHECKPOINTS``.
+        name: ``sevennet-0`` or ``sevennet-l3i5``.
         device: torch device.
 
     Raises:
@@ -41,7 +37,7 @@ class SevenNetPotential:
 
     def __init__(self, name: str, *, device: torch.device):
         self.name = name
-        self.model = SevenNetBatchModel(_checkpoint_path(name), device=device)
+        self.model = SevenNetBatchModel(weights_path(name), device=device)
         self.elements = frozenset(int(z) for z in self.model.type_map or ())
         self.atoms_per_batch = ATOMS_PER_BATCH.get(device.type, 128)
 
@@ -83,7 +79,7 @@ class SevenNetPotential:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file of weights."""
-        return file_hash(_checkpoint_path(self.name))
+        return file_hash(weights_path(self.name))
 
 
 class SevenNetBatchModel(ModelInterface):
@@ -202,10 +198,3 @@ def _invariants(features: Float[Tensor, "n x"], irreps: Any) -> list[Float[Tenso
         block = features[:, where].reshape(len(features), channels, irrep.dim)
         blocks.append(block[..., 0] if irrep.is_scalar() else block.norm(dim=-1))
     return blocks
-
-
-def _checkpoint_path(name: str) -> Path:
-    path = Path(sevenn.__file__).parent / "pretrained_potentials" / CHECKPOINTS[name]
-    if not path.is_file():
-        raise ValueError(f"the installed sevenn {sevenn.__version__} has no weights of {name}; install sevenn>=0.12")
-    return path

@@ -15,6 +15,7 @@ from druse_energetics.calibration import Calibration
 from druse_energetics.phonons import DynamicalStability
 from druse_energetics.reference import Reference, load_known_formulas
 from druse_energetics.relaxation import Relaxation, Relaxer
+from druse_energetics.weights import weights_digests
 
 from druse_evaluation.matching import Matcher, OrderDisorderMatcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
@@ -127,17 +128,21 @@ def assess(
     for i, (row, crystal, first) in enumerate(zip(rows, relaxed, firsts, strict=True)):
         row.update(_set_facts(i, row, crystal, first, known, formulas, candidates))
         if levels and crystal is not None:
-            row.update(levels.facts(crystal, novel=row["novel"], match_id=row["match_id"]))
+            facts = levels.facts(crystal, novel=row["novel"], match_id=row["match_id"])
+            said = [row["message"], facts.get("message", "")]
+            row.update(facts | {"message": "; ".join(sentence for sentence in said if sentence)})
             row["unique_order_disorder"] = orderings[i] == i
         progress("novelty", i + 1, total)
     return Assessment.from_rows(
         rows,
         metadata={
             "reference": reference.name,
+            "reference_files": _reference_files(reference, opinions),
             "n_known_structures": len(known),
             "n_training_structures": 0 if training is None else len(training),
             "judge": judge,
             "judges": list(opinions),
+            "weights": weights_digests([judge, *opinions]),
             "matcher": matcher.name,
             "symprec": SYMPREC,
             "residual": {name: _finite(value) for name, value in asdict(reference.residual).items()},
@@ -321,6 +326,12 @@ def _set_facts(
         if row.get("energy_above_hull") is not None:
             facts |= {"sun_metastable": new and row["metastable"], "sun_stable": new and row["stable"]}
     return facts
+
+
+def _reference_files(reference: Reference, opinions: Mapping[str, Opinion]) -> dict[str, str]:
+    """SHA-256 of the files behind the judge's reference and those of further judges, by their names."""
+    others = [opinion.reference.files for opinion in opinions.values()]
+    return {name: digest for of in (*others, reference.files) for name, digest in of.items()}
 
 
 def _further_known_formulas(reference: Reference) -> frozenset[str]:

@@ -112,7 +112,7 @@ class OrderedMatcher:
         """True if both are the same structure."""
         if a.key != b.key or len(a.structure) != len(b.structure):
             return False
-        if not _comparable_cells(a.structure, b.structure, ltol=self.ltol, scale=self.scale):
+        if not comparable_cells(a.structure, b.structure, ltol=self.ltol, scale=self.scale):
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -165,7 +165,7 @@ class OrderDisorderMatcher:
         """True if both are the same structure, or ``b`` is an ordering of the disordered ``a``."""
         if self.ordered.fit(a, b):
             return True
-        if a.key != b.key or not _comparable_cells(
+        if a.key != b.key or not comparable_cells(
             a.structure, b.structure, ltol=self.ordered.ltol, scale=self.ordered.scale
         ):
             return False
@@ -253,11 +253,11 @@ def displacement(relaxed: Crystal, initial: Crystal) -> Displacement:
         warnings.simplefilter("ignore")
         try:
             reduced = [s.get_reduced_structure(reduction_algo="niggli").get_primitive_structure() for s in structures]
-            if _comparable_cells(*reduced, ltol=RMSD_TOLERANCES["ltol"], scale=False):
+            if comparable_cells(*reduced, ltol=RMSD_TOLERANCES["ltol"], scale=False):
                 found = StructureMatcher(primitive_cell=True, attempt_supercell=True, **RMSD_TOLERANCES).get_rms_dist(
                     *structures
                 )
-            elif len(relaxed) == len(initial) and _comparable_cells(
+            elif len(relaxed) == len(initial) and comparable_cells(
                 *structures, ltol=RMSD_TOLERANCES["ltol"], scale=False
             ):
                 found = StructureMatcher(primitive_cell=False, **RMSD_TOLERANCES).get_rms_dist(*structures)
@@ -268,7 +268,7 @@ def displacement(relaxed: Crystal, initial: Crystal) -> Displacement:
     return nothing if found is None else Displacement(rmsd=float(found[0]) * length, matched=True)
 
 
-def _comparable_cells(a: Structure, b: Structure, *, ltol: float, scale: bool) -> bool:
+def comparable_cells(a: Structure, b: Structure, *, ltol: float, scale: bool) -> bool:
     """Whether the search for mappings between the two cells ends within seconds."""
     cell_a, cell_b = a.lattice.matrix, b.lattice.matrix
     if scale:

@@ -19,6 +19,8 @@ from druse_evaluation.plausibility import TESTS
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 Z_95 = NormalDist().inv_cdf(0.975)
+NEAR_HULL = (0.05, 0.025)
+"""eV/atom above the hull; bounds between metastable (0.1) and stable (0) at which rates are counted as well."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,11 @@ def metastable_rate(a: Assessment) -> Rate:
     return rate(a, "metastable")
 
 
+def near_hull_rate(a: Assessment, *, bound: float) -> Rate:
+    """At most ``bound`` eV/atom above the hull, as judged, doubtful ones left out."""
+    return Rate(int((a.trusted_distances() <= bound).sum()), len(a))
+
+
 def stable_rate(a: Assessment) -> Rate:
     """On the hull or below, as judged."""
     return rate(a, "stable")
@@ -349,6 +356,11 @@ def rmsd(a: Assessment) -> Average:
     return Average.of(a.values("rmsd"), "Å")
 
 
+def relaxation_energy_drop(a: Assessment) -> Average:
+    """By how much relaxation lowers the energy, a shake and a second relaxation included where there was one."""
+    return Average.of(-a.values("relaxation_energy_per_atom"), "eV/atom")
+
+
 def energy_above_hull(a: Assessment) -> Average:
     """Distance to the hull, as judged, doubtful ones left out."""
     return Average.of(a.trusted_distances(), "eV/atom")
@@ -418,6 +430,15 @@ METRICS: tuple[Metric, ...] = (
         metastable_rate,
         calibrated_metastable_rate,
     ),
+    *(
+        Metric(
+            f"near_hull_{1000 * bound:.0f}_mev",
+            f"≤ {bound:g} eV/atom above hull (as judged)",
+            "closer than metastable",
+            partial(near_hull_rate, bound=bound),
+        )
+        for bound in NEAR_HULL
+    ),
     *_as_judged_and_calibrated(
         "stable", "stable", "at most 0 eV/atom above the hull", stable_rate, calibrated_stable_rate
     ),
@@ -449,6 +470,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("disagreement", "disagreement of the judges", "largest difference of hull distances", disagreement),
     Metric("p1", "space group P1", "no symmetry after relaxation", p1_rate),
     Metric("rmsd", "RMSD to relaxed", "mean displacement on relaxation", rmsd),
+    Metric(
+        "relaxation_energy_drop",
+        "energy drop on relaxation",
+        "energy as given minus relaxed",
+        relaxation_energy_drop,
+    ),
     *_as_judged_and_calibrated(
         "energy_above_hull",
         "energy above hull",
@@ -513,7 +540,7 @@ def measure(assessment: Assessment) -> list[Measured]:
     trained = assessment.metadata.get("n_training_structures", 0) > 0
     steps = assessment.values("n_steps")
     moved = bool((steps > 0).any()) or not bool((steps == 0).any())
-    needs_moved = ("convergence", "match", "rmsd")
+    needs_moved = ("convergence", "match", "rmsd", "relaxation_energy_drop")
     modes = not assessment.table["phonons_message"].is_null().to_numpy().all()
     rattled = not np.isnan(assessment.values("rattled_energy_drop")).all()
     return [

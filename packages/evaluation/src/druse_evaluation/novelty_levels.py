@@ -8,6 +8,7 @@ from druse_energetics.reference import Reference
 from druse_evaluation.matching import OrderDisorderMatcher
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.prototypes import KnownPrototypes
+from druse_evaluation.renaming import Undecided
 
 
 class NoveltyLevels:
@@ -27,20 +28,29 @@ class NoveltyLevels:
     def facts(self, crystal: Crystal, *, novel: bool, match_id: str | None) -> dict[str, Any]:
         """Values of the columns ``novel_order_disorder``, ``novel_to_training``, ``new_prototype`` and their ids.
 
+        Where the structure type cannot be decided, ``new_prototype`` is None and ``message`` says why.
+
         Args:
             crystal: relaxed.
             novel: whether the ordered matcher finds it among no known crystals; what it finds, the others find too.
             match_id: the known crystal that it found.
         """
         prototype, ordering = match_id, match_id
+        undecided = ""
         if novel:
             prepared = self.prototypes.matcher.prepare(crystal)  # both matchers compare the same reduced cell
-            prototype, ordering = self.prototypes.first_match(prepared), self.orderings.first_match(prepared)
+            ordering = self.orderings.first_match(prepared)
+            try:
+                prototype = self.prototypes.first_match(prepared)
+            except Undecided as reason:
+                undecided = f"its structure type is undecided: {reason}"
         facts: dict[str, Any] = {
             "novel_order_disorder": ordering is None,
-            "new_prototype": prototype is None,
+            "new_prototype": None if undecided else prototype is None,
             "prototype_id": None if prototype is None else str(prototype),
         }
+        if undecided:
+            facts["message"] = undecided
         if self.training is not None:
             learnt = self.training.first_match(crystal)
             facts |= {

@@ -3,14 +3,13 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from itertools import permutations
 
 import numpy as np
 from druse_crystal.crystal import Crystal
 from jaxtyping import Float, Int
-from pymatgen.core import Element
 
 from druse_evaluation.matching import Comparable, FormulaKey, OrderedMatcher, as_is, formula_key
+from druse_evaluation.renaming import Undecided, matches_renamed
 
 type AnonymousKey = tuple[int, ...]
 
@@ -70,11 +69,19 @@ class KnownPrototypes:
         return len(self.ids)
 
     def first_match(self, crystal: Crystal | Comparable) -> Hashable | None:
-        """Id of a known crystal of the same structure type, None if its structure type is new."""
+        """Id of a known crystal of the same structure type, None if its structure type is new.
+
+        Raises:
+            Undecided: if none is found, and too many renamings of one of them would have to be tried to exclude it.
+        """
         return next(self._matches(crystal), None)
 
     def matches(self, crystal: Crystal | Comparable) -> list[Hashable]:
-        """Ids of all known crystals of the same structure type, those with the most similar cell first."""
+        """Ids of all known crystals of the same structure type, those with the most similar cell first.
+
+        Raises:
+            Undecided: if too many renamings of one of them would have to be tried to know.
+        """
         return list(self._matches(crystal))
 
     def _matches(self, crystal: Crystal | Comparable) -> Iterator[Hashable]:
@@ -85,10 +92,16 @@ class KnownPrototypes:
             return
         order = group.nearest_first(crystal) if self.prune else range(len(group.members))
         mappable = _mappable(crystal, self.matcher) if self.prune else lambda known: True
+        undecided: Undecided | None = None
         for i in order:
             position, known = group.members[i]
-            if mappable(known) and any(self.matcher.fit(crystal, other) for other in _renamed(known, crystal.key)):
-                yield self.ids[position]
+            try:
+                if mappable(known) and matches_renamed(crystal, known, self.matcher):
+                    yield self.ids[position]
+            except Undecided as reason:
+                undecided = Undecided(f"whether {self.ids[position]} has its structure is not known: {reason}")
+        if undecided is not None:
+            raise undecided
 
     def _group(self, key: AnonymousKey) -> dict[int, "_Group"]:
         """Known crystals with this anonymous formula, by the number of atoms of their primitive cell."""
@@ -118,19 +131,6 @@ def _shape(crystal: Comparable) -> Float[np.ndarray, "6"]:
     """Logarithms of the lengths for a cell of volume 1, and the angles in radians."""
     lattice = crystal.structure.lattice
     return np.concatenate([np.log(lattice.lengths) - math.log(lattice.volume) / 3, np.radians(lattice.angles)])
-
-
-def _renamed(known: Comparable, key: FormulaKey) -> Iterator[Comparable]:
-    """The known crystal with its elements renamed to those of ``key``, in every way that gives this formula."""
-    counts = dict(key)
-    elements = [Element.from_Z(z) for z, _ in known.key]
-    for names in permutations(counts):
-        if all(counts[name] == count for name, (_, count) in zip(names, known.key, strict=True)):
-            structure = known.structure.copy()
-            new = {old: Element.from_Z(name) for old, name in zip(elements, names, strict=True)}
-            structure.replace_species({**new}, in_place=True)
-            structure.sort(key=lambda site: site.specie.Z)
-            yield Comparable(key, structure)
 
 
 def _mappable(crystal: Comparable, matcher: OrderedMatcher) -> Callable[[Comparable], bool]:

@@ -35,7 +35,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
         "doubtful (judged so far below the hull that the judge is likely wrong; never counts as stable); "
         "not_converged crystals are judged with the energy they had reached, unrelaxed ones as they are",
     ),
-    "message": (pa.string(), "why, in one sentence"),
+    "message": (pa.string(), "why, in one sentence; also why the structure type is undecided"),
     "formula": (pa.string(), "reduced formula"),
     "chemical_system": (pa.string(), "elements in alphabetical order"),
     "num_elements": (pa.int32(), "number of different elements"),
@@ -122,7 +122,10 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "novel_order_disorder": (pa.bool_(), "novel, two orderings of one alloy being the same"),
     "novel_to_training": (pa.bool_(), "no training crystal is the same structure; null if none were given"),
     "training_match_id": (pa.string(), "the training crystal that is the same structure"),
-    "new_prototype": (pa.bool_(), "no crystal of the reference is the same structure, whatever its elements"),
+    "new_prototype": (
+        pa.bool_(),
+        "no crystal of the reference is the same structure, whatever its elements; null where it is undecided",
+    ),
     "prototype_id": (pa.string(), "a crystal of the reference that is the same structure but for its elements"),
     "sun_metastable": (pa.bool_(), "metastable, unique and novel"),
     "sun_stable": (pa.bool_(), "stable, unique and novel"),
@@ -140,7 +143,7 @@ class Assessment:
 
     Attributes:
         table: columns as in ``COLUMNS``; null where a fact could not be established.
-        metadata: judge, reference, matcher and error of the judge, as plain JSON values.
+        metadata: judge, reference, hashes of both (not in old tables), matcher, error of the judge; plain JSON values.
     """
 
     table: pa.Table
