@@ -13,11 +13,13 @@ from druse_diffusion import NUM_CLASSES, Conditions, CrystalProcess, Prediction,
 from druse_energetics.predictors import PREDICTORS
 from druse_guidance import AdaptedNetwork, Property, load_adapter
 from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint, weights_hash
+from druse_train import finetuning
 from druse_train.batches import as_batch
 from druse_train.calibration import calibrate, obtainers
 from druse_train.cli import app
 from druse_train.config import CalibrationConfig, FinetuneConfig, PropertyConfig, read_recipe
 from druse_train.property_labels import PropertyLabels, labelled, learn_properties, raw_labels, thinned
+from druse_train.state import load_state
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -291,6 +293,20 @@ def test_a_predictor_that_needs_gradients_has_them(tmp_path, dataset, base, monk
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
     assert float(rows[-1]["off_size"]) > 0
+
+
+def test_who_stops_a_calibration_keeps_the_training_weights(tmp_path, dataset, base, monkeypatch):
+    seen = {}
+
+    def stop(model, *args, **kwargs):
+        seen.update({name: value.clone() for name, value in model.state_dict().items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning, "calibrate", stop)
+    run(tmp_path, recipe=changed(calibration="{num: 6}"))
+    state = load_state(tmp_path / "run" / "state.safetensors")
+    assert all(torch.equal(value, state.average[name]) for name, value in seen.items())
+    assert any(not torch.equal(value, state.weights[name]) for name, value in seen.items())
 
 
 class Obedient:

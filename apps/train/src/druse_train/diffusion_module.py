@@ -153,11 +153,13 @@ class DiffusionModule(lightning.LightningModule):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averaged weights in place for a while."""
+        """The averaged weights in place for a while; whatever ends it, the training weights come back."""
         kept = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
-        yield
-        self.network.load_state_dict(kept)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(kept)
 
     def on_validation_epoch_start(self) -> None:
         """Put the averaged weights in place."""
