@@ -1,6 +1,5 @@
 """What came of one request: columns with an item for each crystal that was asked for."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from druse_evaluation.table import Assessment
 from jaxtyping import Bool, Float64
 
 from druse_benchmarks.obtained import Value, met, names_of
-from druse_benchmarks.record import judged_by
+from druse_benchmarks.record import judged_by, read_alike
 
 FLAGS = {"unique": "unique", "novel": "novel", "sun": "sun_metastable"}
 """Names here, and columns of an assessment."""
@@ -83,22 +82,9 @@ class Answers:
         return np.array([value for value in self.obtained[name] if value is not None], dtype=float)
 
 
-def read_alike(folder: Path, names: Iterable[str], *, like: str, display: Display) -> dict[str, Mapping[str, Any]]:
-    """The JSON files of a folder that are there, by name, as far as they were drawn and judged alike.
-
-    Args:
-        folder: of the record.
-        names: of cases, in the order of the table.
-        like: the case that decides.
-        display: told which files stay out.
-    """
-    files = {name: folder / f"{name}.json" for name in names}
-    there = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
-    for name in list(there):
-        if _made_by(there[name]) != _made_by(there[like]):
-            display.warn(f"{files[name]} was drawn or judged in another way than {like} and stays out of the table")
-            del there[name]
-    return there
+def read_answers(folder: Path, names: Iterable[str], *, like: str, display: Display) -> dict[str, Mapping[str, Any]]:
+    """The JSON files of a folder that are there, by name, as far as they were drawn and judged alike."""
+    return read_alike(folder, names, like=like, display=display, made_by=_made_by, made="drawn or judged")
 
 
 def _made_by(content: Mapping[str, Any]) -> list[Any]:

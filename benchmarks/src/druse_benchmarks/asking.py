@@ -1,7 +1,7 @@
 """Ask a model for crystals with some properties, relax and judge them, and obtain the properties."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,17 +9,16 @@ from typing import Any
 
 from druse_crystal.console import Display
 from druse_crystal.files import writable_folder, write_text
-from druse_crystal.io import ReadResult
 from druse_crystal.manifest import Manifest
 from druse_energetics.reference import Reference, load_reference
 from druse_evaluate.config import EvaluationConfig
-from druse_evaluate.judging import check_relaxation, judge, pad
+from druse_evaluate.judging import check_relaxation
 from druse_generate.config import GenerateConfig
 from druse_generate.property_request import PropertyRequest, choose_adapters, properties_of
-from druse_generate.running import draw_into
 from druse_scores import load_checkpoint
 
 from druse_benchmarks.answers import Answers
+from druse_benchmarks.judged_draws import draw_and_judge
 from druse_benchmarks.obtained import PREDICTED, Predict, obtain
 from druse_benchmarks.record import machine_load, plain
 
@@ -60,20 +59,24 @@ class Asking:
         asked = PropertyRequest(targets=tuple(targets), adapters=self.adapters)
         return asked if self.guidance is None else replace(asked, guidance=self.guidance)
 
-    def check(self, cases: Iterable[Sequence[str]]) -> None:
+    def check(self, names: Sequence[str], cases: Mapping[str, Sequence[str]]) -> None:
         """Refuse what cannot be asked, before anything is drawn.
 
         Args:
-            cases: targets of each.
+            names: of the cases to be asked.
+            cases: targets of each that there is.
 
         Raises:
-            ValueError: for a broken checkpoint or adapter, a property or value that the model has not learnt, or a
-                relaxation that makes no sense.
+            ValueError: for a case that does not exist, a broken checkpoint or adapter, a property or value that the
+                model has not learnt, or a relaxation that makes no sense.
         """
+        for name in names:
+            if name not in cases:
+                raise ValueError(f"there is no case {name!r}: choose of {', '.join(cases)}")
         check_relaxation(self.evaluation.relaxation)
         network = load_checkpoint(self.model).network
-        for targets in cases:
-            request = self.request(targets)
+        for name in names:
+            request = self.request(cases[name])
             request.read(properties_of(list(choose_adapters(self.model, network, request).values())))
 
     def __call__(self, name: str, targets: Sequence[str], *, names: Sequence[str]) -> dict[str, Any]:
@@ -90,26 +93,16 @@ class Asking:
         self.display.say(f"{name}: {self.generation.num} crystals")
         manifest, here = Manifest(seed=self.generation.seed), writable_folder(self.work / name)
         config = replace(self.generation, properties=self.request(targets))
-        draws = draw_into(
-            here,
+        _, assessment = draw_and_judge(
+            name,
+            config,
+            title=" and ".join(targets) or name,
             model=self.model,
-            config=config,
-            display=self.display,
-            manifest=manifest,
-            device=self.evaluation.relaxation.device,
-        )
-        candidates = [
-            ReadResult(source=f"{name}-{d.index:05d}", crystal=d.crystal, error=d.message or None, info={})
-            for d in draws
-        ]
-        assessment = judge(
-            pad(candidates, config.num),
-            out=here,
-            config=self.evaluation,
-            display=self.display,
-            manifest=manifest,
+            evaluation=self.evaluation,
             reference=self.reference,
-            title=f"{config.num} crystals: {' and '.join(targets) or name}",
+            work=here,
+            display=self.display,
+            manifest=manifest,
         )
         with manifest.stage("properties"):
             obtained = obtain(names, assessment, predict=self.predict, work=here, display=self.display)

@@ -10,23 +10,22 @@ from typing import Any
 from druse_crystal import Crystal
 from druse_crystal.console import Display
 from druse_crystal.files import writable_folder, write_text
-from druse_crystal.io import ReadResult
 from druse_crystal.manifest import Manifest
 from druse_energetics.reference import load_reference
 from druse_evaluate.config import EvaluationConfig
-from druse_evaluate.judging import check_relaxation, judge, pad
+from druse_evaluate.judging import check_relaxation
 from druse_evaluation.metrics import Rate
 from druse_evaluation.summary import judge_sentence
 from druse_evaluation.table import Assessment
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import GenerateConfig, SymmetryRequest
-from druse_generate.running import draw_into
 from druse_scores import load_checkpoint
 from matplotlib.figure import Figure
 from pymatgen.symmetry.groups import SpaceGroup
 
 from druse_benchmarks.drawing import COLORS, canvas
-from druse_benchmarks.record import judged_by, machine_load, markdown_table, plain, write_record
+from druse_benchmarks.judged_draws import draw_and_judge
+from druse_benchmarks.record import machine_load, markdown_table, plain, read_alike, write_record
 
 NAME = "constraints"
 RATES = ("metastable", "sun", "p1")
@@ -120,22 +119,16 @@ def constraints(
         display.say(f"{name}: {generation.num} crystals")
         constraint, manifest = CONSTRAINTS[name], Manifest(seed=generation.seed)
         config = replace(generation, composition=constraint.composition, symmetry=constraint.symmetry)
-        here = writable_folder(work / name)
-        device = evaluation.relaxation.device
-        draws = draw_into(here, model=model, config=config, display=display, manifest=manifest, device=device)
-        candidates = [
-            ReadResult(source=f"{name}-{d.index:05d}", crystal=d.crystal, error=d.message or None, info={})
-            for d in draws
-        ]
-        title = f"{config.num} crystals: {name}"
-        assessment = judge(
-            pad(candidates, config.num),
-            out=here,
-            config=evaluation,
+        draws, assessment = draw_and_judge(
+            name,
+            config,
+            title=name,
+            model=model,
+            evaluation=evaluation,
+            reference=reference,
+            work=writable_folder(work / name),
             display=display,
             manifest=manifest,
-            reference=reference,
-            title=title,
         )
         manifest.settings |= {"constraint": asdict(constraint), "num": config.num}
         manifest.results |= compliance(constraint, [d.crystal for d in draws], assessment, known)
@@ -168,13 +161,7 @@ def compliance(
 
 def write_constraints(out: Path, *, like: str, display: Display) -> None:
     """Write table, picture and section of the README from the JSON files that are there."""
-    folder = out / NAME
-    contents = {name: folder / f"{name}.json" for name in CONSTRAINTS}
-    there = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in contents.items() if path.is_file()}
-    for name in list(there):
-        if judged_by(there[name]) != judged_by(there[like]):
-            display.warn(f"{contents[name]} was judged in another way than {like} and stays out of the table")
-            del there[name]
+    there = read_alike(out / NAME, CONSTRAINTS, like=like, display=display)
     write_record(
         out,
         NAME,

@@ -11,7 +11,7 @@ from druse_evaluation.summary import judge_sentence
 from matplotlib.figure import Figure
 from pymatgen.core import Composition, Element
 
-from druse_benchmarks.answers import Answers, read_alike
+from druse_benchmarks.answers import Answers, read_answers
 from druse_benchmarks.asking import Asking, write_case
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.obtained import names_of, read_target
@@ -47,10 +47,7 @@ def magnets(names: Sequence[str], *, asking: Asking, out: Path) -> Path:
     Raises:
         ValueError: for a case that does not exist, or one that the model cannot be asked for.
     """
-    for name in names:
-        if name not in CASES:
-            raise ValueError(f"there is no case {name!r}: choose of {', '.join(CASES)}")
-    asking.check([CASES[name] for name in names])
+    asking.check(names, CASES)
     folder = writable_folder(out / NAME)
     for name in names:
         write_case(folder, name, asking(name, CASES[name], names=names_of(BOTH)))
@@ -60,7 +57,7 @@ def magnets(names: Sequence[str], *, asking: Asking, out: Path) -> Path:
 
 def write_magnets(out: Path, *, like: str, asking: Asking) -> None:
     """Write tables, picture and section of the README from the JSON files that are there."""
-    there = read_alike(out / NAME, CASES, like=like, display=asking.display)
+    there = read_answers(out / NAME, CASES, like=like, display=asking.display)
     answers = {name: Answers.from_json(content["crystals"]) for name, content in there.items()}
     write_record(
         out,

@@ -7,7 +7,7 @@ from druse_crystal.dataset import CrystalDataset
 from druse_crystal.files import writable_folder
 from druse_evaluation.summary import judge_sentence
 
-from druse_benchmarks.answers import Answers, read_alike
+from druse_benchmarks.answers import Answers, read_answers
 from druse_benchmarks.asking import Asking, write_case
 from druse_benchmarks.dataset_search import DatasetSearch
 from druse_benchmarks.obtained import OBTAINABLE, names_of
@@ -57,10 +57,7 @@ def properties(names: Sequence[str], *, asking: Asking, dataset: CrystalDataset,
     Raises:
         ValueError: for a case that does not exist, or one that the model cannot be asked for.
     """
-    for name in names:
-        if name not in CASES:
-            raise ValueError(f"there is no case {name!r}: choose of {', '.join(CASES)}")
-    asking.check([CASES[name] for name in names])
+    asking.check(names, CASES)
     folder = writable_folder(out / NAME)
     search = DatasetSearch(dataset)
     for name in names:
@@ -74,7 +71,7 @@ def properties(names: Sequence[str], *, asking: Asking, dataset: CrystalDataset,
 
 def write_properties(out: Path, *, like: str, asking: Asking) -> None:
     """Write tables, picture and section of the README from the JSON files that are there."""
-    there = read_alike(out / NAME, CASES, like=like, display=asking.display)
+    there = read_answers(out / NAME, CASES, like=like, display=asking.display)
     answers = {name: Answers.from_json(content["crystals"]) for name, content in there.items()}
     asked = {name: CASES[name] for name in there if CASES[name]}
     write_record(

@@ -5,11 +5,12 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from druse_crystal.console import Display
 from druse_crystal.files import replacing, write_text
 from matplotlib.figure import Figure
 
@@ -109,6 +110,34 @@ def judged_by(content: Mapping[str, Any]) -> list[Any]:
     """Judge and relaxation of a JSON file: numbers of files in which these differ do not stand side by side."""
     judge, relaxation = content["judge"], content["settings"]["relaxation"]
     return [*(judge[key] for key in JUDGED_BY), *(relaxation[key] for key in ("potential", "fmax", "max_steps"))]
+
+
+def read_alike(
+    folder: Path,
+    names: Iterable[str],
+    *,
+    like: str,
+    display: Display,
+    made_by: Callable[[Mapping[str, Any]], list[Any]] = judged_by,
+    made: str = "judged",
+) -> dict[str, Mapping[str, Any]]:
+    """The JSON files of a folder that are there, by name, as far as they were made alike.
+
+    Args:
+        folder: of the record.
+        names: of cases, in the order of the table.
+        like: the case that decides.
+        display: told which files stay out.
+        made_by: of a file, what has to be the same.
+        made: what that is about, in words.
+    """
+    files = {name: folder / f"{name}.json" for name in names}
+    there = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    for name in list(there):
+        if made_by(there[name]) != made_by(there[like]):
+            display.warn(f"{files[name]} was {made} in another way than {like} and stays out of the table")
+            del there[name]
+    return there
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,12 +8,10 @@ from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.derived import DERIVED, derived_labels
 from druse_diffusion import Conditions, CrystalProcess, RandomStreams, ScoreModel, fast_times, sample
 from druse_guidance import ClassifierFreeGuidance, Property
-from druse_guidance.properties import multi_hot
-from jaxtyping import Float64
 from scipy.stats import spearmanr
 
 from druse_train.config import CalibrationConfig, PropertyConfig
-from druse_train.property_labels import SYSTEM, PropertyLabels
+from druse_train.property_labels import SYSTEM, PropertyLabels, systems_of
 
 Obtain = Callable[[Sequence[Crystal]], np.ndarray]
 
@@ -29,7 +27,7 @@ def obtainers(configs: Sequence[PropertyConfig]) -> dict[str, Obtain]:
         if config.predictor is not None:
             found[config.name] = _predictor(config.predictor)
         elif config.column is None and config.name == SYSTEM:
-            found[SYSTEM] = _systems
+            found[SYSTEM] = systems_of
         elif config.name in DERIVED:
             found[config.name] = lambda crystals, name=config.name: derived_labels(name, crystals)
     return found
@@ -114,10 +112,6 @@ def _compare(property_: Property, asked: np.ndarray, obtained: np.ndarray) -> di
         f"follows_{name}": float(spearmanr(asked, obtained).statistic) if enough else nothing,
         f"off_{name}": float(np.median(np.abs(asked - obtained))) if len(asked) else nothing,
     }
-
-
-def _systems(crystals: Sequence[Crystal]) -> Float64[np.ndarray, "b k"]:
-    return multi_hot([sorted(set(crystal.atomic_numbers.tolist())) for crystal in crystals])
 
 
 def _predictor(name: str) -> Obtain:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from druse_crystal import Crystal
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.derived import DERIVED, derived_labels
 from druse_diffusion import Conditions
 from druse_guidance import Property
 from druse_guidance.properties import multi_hot
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from druse_train.config import PropertyConfig
@@ -50,6 +51,11 @@ class PropertyLabels:
         return Conditions(values={name: value[index] for name, value in self.values.items()}, given=given)
 
 
+def systems_of(crystals: Sequence[Crystal]) -> Float64[np.ndarray, "b k"]:
+    """Chemical systems of crystals, as rows of zeros and ones."""
+    return multi_hot([sorted(set(crystal.atomic_numbers.tolist())) for crystal in crystals])
+
+
 def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
     """Labels of one property as the dataset has them, or derived from the crystals: (b,) numbers, or (b, k) rows.
 
@@ -60,7 +66,7 @@ def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
     if column in dataset.labels:
         labels = dataset.labels[column]
     elif config.column is None and config.name == SYSTEM:
-        return multi_hot([sorted(set(crystal.atomic_numbers.tolist())) for crystal in dataset.crystals])
+        return systems_of(dataset.crystals)
     elif config.column is None and config.name in DERIVED:
         labels = derived_labels(config.name, dataset.crystals)
     else:
