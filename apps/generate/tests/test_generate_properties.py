@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from druse_crystal.dataset import load_embedded
+from druse_crystal.symmetry import spglib_dataset
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, PropertyRequest, SamplerConfig
 from druse_generate.generating import generate
@@ -63,6 +65,22 @@ def test_a_range_asks_each_crystal_for_its_own(model):
     assert asked.max() <= 4
     assert abs(asked.mean() - 3) < 0.2
     assert [plan.asked[0][0] for plan in wishes.plans([7])] == [asked[7]]
+
+
+def test_a_space_group_comes_in_cells_of_its_known_sizes(model):
+    adapter = load_adapter(model / "adapters" / "a.safetensors").adapter
+    crystals = load_embedded().crystals
+    known = [c.num_atoms for c in crystals if c.num_atoms in (2, 4) and spglib_dataset(c).number == 225]
+    for properties, twos in (
+        (PropertyRequest(), 30 / 80),
+        (PropertyRequest(targets=("density=5",)), 30 / 80),
+        (PropertyRequest(targets=("space_group=225",)), known.count(2) / len(known)),
+    ):
+        wishes = check(load_checkpoint(model), GenerateConfig(seed=1, properties=properties), [adapter])
+        sizes = [plan.num_atoms for plan in wishes.plans(range(2000))]
+        assert abs(sizes.count(2) / 2000 - twos) < 0.04
+    asked = GenerateConfig(seed=1, num_atoms=(2, 2), properties=PropertyRequest(targets=("space_group=225",)))
+    assert {plan.num_atoms for plan in check(load_checkpoint(model), asked, [adapter]).plans(range(50))} == {2}
 
 
 def test_the_command_finds_adapters_and_says_what_was_met(model, tmp_path):

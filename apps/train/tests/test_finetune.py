@@ -18,7 +18,7 @@ from druse_train.batches import as_batch
 from druse_train.calibration import calibrate, obtainers
 from druse_train.cli import app
 from druse_train.config import CalibrationConfig, FinetuneConfig, PropertyConfig, read_recipe
-from druse_train.property_labels import PropertyLabels, labelled, learn_properties, raw_labels, thinned
+from druse_train.property_labels import PropertyLabels, balanced, labelled, learn_properties, raw_labels, thinned
 from druse_train.state import load_state
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -222,6 +222,23 @@ def test_dropout_of_labels_each_by_itself_or_together(dataset):
     joint = labels.conditions(index, uniform=uniform, dropout=0.3, joint=True).given
     assert torch.equal(joint["size"][known], joint["density"][known])
     assert all(given.all() for given in labels.conditions(index[known]).given.values())
+
+
+def test_rare_labels_come_more_often_and_no_crystal_gets_lost():
+    values = torch.tensor([0.0] * 980 + [1.0] * 15 + [0.5] * 4 + [7.0])
+    known = torch.tensor([True] * 999 + [False])  # the last one is unknown, and no label to be rare
+    groups = Property(name="space_group", kind="space_group").fitted([1.0, 2, 225])
+    labels = PropertyLabels(
+        values={"gap": values, "space_group": torch.ones(1000)}, known={"gap": known, "space_group": known}
+    )
+    gap = Property(name="gap").fitted(values[known])
+    times = np.bincount(balanced([gap, groups], labels, most=4), minlength=1000)
+    assert times.tolist() == [1] * 980 + [2] * 15 + [4] * 4 + [1]
+    assert np.bincount(balanced([gap, groups], labels, most=10))[995:].tolist() == [5] * 4 + [1]
+    assert balanced([gap, groups], labels, most=1).tolist() == list(range(1000))
+    chosen = labels.select(np.array([996, 996, 999]))
+    assert chosen.values["gap"].tolist() == [0.5, 0.5, 7.0]
+    assert chosen.known["gap"].tolist() == [True, True, False]
 
 
 def test_labels_beyond_the_bounds_count_as_unknown(dataset):

@@ -1,5 +1,6 @@
 """Arrangements of sites to start from: the space groups and Wyckoff positions of known crystals."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import overload
@@ -22,6 +23,10 @@ class KnownSites:
         self.num_atoms = np.array([crystal.num_atoms for crystal in crystals])
         self._find = cache(lambda row: find_site_symmetry(crystals[row]))
         self._group = cache(lambda row: _group_of(crystals[row]))
+
+    def sizes(self, space_group: int) -> Counter[int]:
+        """How many crystals of a space group there are of each number of atoms."""
+        return Counter(int(n) for row, n in enumerate(self.num_atoms) if self._group(row) == space_group)
 
     def of_sizes(self, sizes: Sequence[int]) -> Sequence[SiteSymmetry]:
         """All arrangements with these numbers of atoms, each found when it is asked for."""

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float64, Int64
 from druse_generate.config import GenerateConfig
 from druse_generate.property_request import properties_of
 from druse_generate.seed_request import Seed
-from druse_generate.site_choice import choose_sites
+from druse_generate.site_choice import choose_sites, embedded_sites
 
 _SIZES = 1 << 31  # added to the index of a crystal, so that sizes and noise use different numbers
 _TARGETS = 1 << 32  # the same for what is asked for
@@ -163,7 +163,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
     targets = config.properties.read(properties_of(adapters))
     _compare(targets, config, allowed, checkpoint)
     sizes = _sizes(checkpoint, config, seed, allowed)
-    weights = tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
+    weights = _weights(checkpoint, config, sizes, targets)
     sites, sites_warning = _sites(checkpoint, config, seed, dict(zip(sizes, weights, strict=True)), allowed)
     model: ScoreModel = checkpoint.network
     if targets:
@@ -269,6 +269,18 @@ def _sizes(
             f"{', '.join(map(str, known))}"
         )
     return tuple(config.composition.sizes(sizes))
+
+
+def _weights(
+    checkpoint: Checkpoint, config: GenerateConfig, sizes: Sequence[int], targets: Sequence[Target]
+) -> tuple[float, ...]:
+    """How often each number of atoms comes: as in training, or as in known crystals of a space group asked for."""
+    asked = [int(target.low) for target in targets if target.property.kind == "space_group"]
+    if asked and not config.symmetry.restricts and not config.seed_structure.restricts:
+        counts = embedded_sites().sizes(asked[0])
+        if any(counts[n] for n in sizes):
+            return tuple(float(counts[n]) for n in sizes)
+    return tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
 
 
 def _range(low: int, high: int) -> str:

@@ -208,6 +208,7 @@ class FinetuneConfig(RunConfig):
     properties: tuple[PropertyConfig, ...] = ()
     dropout: float = 0.2
     joint_dropout: bool = False
+    balance: int = 1
     freeze_base: bool = True
     patience: int | None = 10
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
@@ -216,6 +217,8 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, it is a probability: it must be at least 0 and below 1")
+        if self.balance < 1:
+            raise ValueError(f"balance is {self.balance}, it must be at least 1, which shows each crystal once")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience is {self.patience}, it must be at least 1")
 

@@ -17,7 +17,7 @@ from druse_train.batches import as_batch
 from druse_train.calibration import calibrate, obtainers
 from druse_train.config import FinetuneConfig
 from druse_train.diffusion_module import VALIDATION_SEED, DiffusionModule
-from druse_train.property_labels import PropertyLabels, labelled, learn_properties, raw_labels, thinned
+from druse_train.property_labels import PropertyLabels, balanced, labelled, learn_properties, raw_labels, thinned
 from druse_train.recorder import STATE
 from druse_train.running import Show, Task, prepare, train, training_parts
 from druse_train.state import Progress, load_state
@@ -69,6 +69,8 @@ def finetune(
     (learnt, labels), (held_out, held_out_labels) = (
         labelled(properties, values, part) for values, part in zip(raw, parts, strict=True)
     )
+    shown = balanced(properties, labels, most=config.balance)
+    learnt, labels = learnt.select(shown), labels.select(shown)
     if not len(held_out):
         raise ValueError("no crystal of split 'val' has a label: build the dataset with a larger share for it")
     prepare(config)

@@ -11,12 +11,13 @@ from druse_crystal.derived import DERIVED, derived_labels
 from druse_diffusion import Conditions
 from druse_guidance import Property
 from druse_guidance.properties import multi_hot
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from druse_train.config import PropertyConfig
 
 SYSTEM = "chemical_system"
+_BINS, _SHARE = 20, 0.02  # of the range of a label; what each bin is brought up to, of all labels
 _KINDS = {"space_group": "space_group", SYSTEM: SYSTEM}
 
 
@@ -49,6 +50,13 @@ class PropertyLabels:
             if uniform is not None:
                 given[name] = given[name] & (uniform[:, 0 if joint else column] >= dropout).cpu()
         return Conditions(values={name: value[index] for name, value in self.values.items()}, given=given)
+
+    def select(self, index: Int64[np.ndarray, " n"]) -> "PropertyLabels":
+        """The labels of some crystals, in this order."""
+        return PropertyLabels(
+            values={name: value[index] for name, value in self.values.items()},
+            known={name: known[index] for name, known in self.known.items()},
+        )
 
 
 def systems_of(crystals: Sequence[Crystal]) -> Float64[np.ndarray, "b k"]:
@@ -124,3 +132,31 @@ def labelled(
         values[p.name] = torch.tensor(np.nan_to_num(v[some], posinf=0, neginf=0)).float()
         there[p.name] = torch.tensor(k[some])
     return dataset.select(some), PropertyLabels(values=values, known=there)
+
+
+def balanced(properties: Sequence[Property], labels: PropertyLabels, *, most: int) -> Int64[np.ndarray, " n"]:
+    """Positions of crystals for an epoch in which rare labels come more often.
+
+    The range of each number, on the scale that is learnt, is cut into 20 bins; the crystals of a bin with less than 2 %
+    of the labels are repeated until it has as much; one that is rare in two ways comes as often as the rarer one wants.
+    That leaves the distribution of crystals with a given value of a property as it is, and shifts what is learnt for
+    other properties towards crystals with rare labels.
+
+    Args:
+        properties: that are learnt; chemical systems and space groups do not count.
+        labels: of b crystals.
+        most: how many times one crystal may come.
+
+    Returns:
+        (n,) positions, rising, each once at least.
+    """
+    times = np.ones(len(next(iter(labels.known.values()))), dtype=np.int64)
+    for wanted in properties:
+        if not wanted.is_number:
+            continue
+        known = labels.known[wanted.name].numpy()
+        values = labels.values[wanted.name].numpy()[known]
+        counts, edges = np.histogram(values, bins=_BINS)
+        own = counts[np.searchsorted(edges[1:-1], values, side="right")]
+        times[known] = np.maximum(times[known], np.ceil(_SHARE * len(values) / own).astype(np.int64))
+    return np.repeat(np.arange(len(times)), times.clip(max=most))
