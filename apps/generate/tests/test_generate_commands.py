@@ -9,6 +9,7 @@ import pytest
 from druse_crystal.io import read_crystals
 from druse_crystal.settings import read_settings
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, uniform_times
+from druse_diffusion.published import published_process
 from druse_generate.cli import app
 from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import generate
@@ -64,7 +65,9 @@ def test_samplers_hand_their_temperatures_on():
         species=AbsorbingD3PM(temperature=0.8, remask=0.2),
     )
     assert SAMPLERS["paper"].process == CrystalProcess()
-    assert SAMPLERS["paper"].times == uniform_times(1000)
+    assert SAMPLERS["paper"].times == SAMPLERS["published"].times == uniform_times(1000)
+    assert SAMPLERS["published"].process == published_process(1000)
+    assert with_options(GenerateConfig(), sampler="published", steps=50).sampler.process == published_process(50)
 
 
 def test_options_win_over_settings(tmp_path):
@@ -135,7 +138,8 @@ def test_another_run_in_the_folder_is_refused(model, tmp_path):
         (["--num-atoms", "5-8"], "5 to 8 atoms: ask for a range with one of 1, 2, 4, 9"),
         (["--num-atoms", "many"], "such as 8"),
         (["--num-atoms", "9-2"], "not be larger"),
-        (["--sampler", "slow"], "fast, predictor, paper"),
+        (["--sampler", "slow"], "fast, predictor, paper, published"),
+        (["--sampler", "published", "--temperature", "0.5"], "the published sampler has no temperatures"),
         (["--steps", "1"], "at least 2 steps"),
         (["--seed", "-1"], "seed"),
         (["--temperature", "-1"], "not negative"),

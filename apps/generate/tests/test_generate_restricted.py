@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from druse_crystal.settings import read_settings
 from druse_crystal.symmetry import space_group
 from druse_generate.cli import app
 from druse_generate.composition_request import CompositionRequest
-from druse_generate.config import GenerateConfig, SamplerConfig, SymmetryRequest, with_options
+from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, SymmetryRequest, with_options
 from druse_generate.generating import generate
 from druse_generate.planning import check
 from druse_scores import load_checkpoint
@@ -73,6 +74,19 @@ def test_a_formula_in_one_and_several_units(model):
     assert all(counts(draw) in ({LI: n, OX: n} for n in (1, 2, 3)) for draw in draws.values())
     assert {draw.crystal.num_atoms for draw in draws.values()} == {2, 4, 6}
     assert {counts(draw)[FE] for draw in drawn(model, formula="Fe4Li2").values()} == {4}
+
+
+def test_the_published_sampler_keeps_formula_and_group_too():
+    config = GenerateConfig(
+        num=4,
+        sampler=replace(SAMPLERS["published"], steps=6),
+        composition=CompositionRequest(formula="LiO"),
+        symmetry=SymmetryRequest(space_group=225),
+    )
+    draws = [draw for batch in generate(check(load_checkpoint(MODEL), config), range(4)) for draw in batch]
+    assert all(set(counts(draw)) == {LI, OX} and counts(draw)[LI] == counts(draw)[OX] for draw in draws)
+    groups = {space_group(draw.crystal).number for draw in draws if draw.crystal is not None}
+    assert groups <= {221, 225}  # of group 225 in its own cell, or with the translations of a smaller one
 
 
 def test_included_excluded_and_counted_elements(model):

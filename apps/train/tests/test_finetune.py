@@ -13,7 +13,7 @@ from druse_diffusion import NUM_CLASSES, Conditions, CrystalProcess, Prediction,
 from druse_energetics.predictors import PREDICTORS
 from druse_guidance import AdaptedNetwork, Property, load_adapter
 from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint, weights_hash
-from druse_train import finetuning
+from druse_train import finetuning, property_labels
 from druse_train.batches import as_batch
 from druse_train.calibration import calibrate, obtainers
 from druse_train.cli import app
@@ -146,6 +146,31 @@ def test_an_adapter_learns_what_its_labels_say_and_leaves_the_base_alone(tmp_pat
     plain = held_out_loss(base, config, dataset, told=False)
     assert untold == pytest.approx(plain, abs=1e-6)  # without conditions the model is the base
     assert told < 0.8 * untold  # knowing the edge, the lattice is guessed better
+
+
+def test_balance_repeats_crystals_with_rare_labels_in_training_only(tmp_path, dataset, base, monkeypatch):
+    seen = {}
+
+    class Watched(finetuning.DiffusionModule):
+        def __init__(self, config, network, train, validation, *args, labels, **kwargs):
+            seen["lengths"] = (len(train), len(validation), *(len(part.known["size"]) for part in labels))
+            seen["sizes"] = labels[0].values["size"]
+            super().__init__(config, network, train, validation, *args, labels=labels, **kwargs)
+
+    monkeypatch.setattr(finetuning, "DiffusionModule", Watched)
+    labels = {"edge": [30.0 if i == 7 else edge for i, edge in enumerate(dataset.labels["edge"])]}
+    CrystalDataset(ids=dataset.ids, crystals=dataset.crystals, labels=labels, split=dataset.split).write(
+        tmp_path / "data.parquet"
+    )
+    assert run(tmp_path, recipe=changed(max_steps=2), out="even").exit_code == 0
+    assert seen["lengths"] == (48, 12, 48, 12)
+    monkeypatch.setattr(property_labels, "_SHARE", 0.1)
+    assert run(tmp_path, recipe=changed(balance=3, max_steps=2), out="more").exit_code == 0
+    train, held_out, told, _ = seen["lengths"]
+    assert train == told > 48
+    assert held_out == 12
+    assert int((seen["sizes"] == seen["sizes"].max()).sum()) == 3
+    assert run(tmp_path, recipe=changed(balance=0), out="none").exit_code == 2
 
 
 def test_a_base_that_learns_too_is_written_beside_the_adapter(tmp_path, dataset, base):

@@ -111,6 +111,15 @@ def test_times_must_fall_from_one_to_zero():
             draw(Oracle(0.0, 0.0), times=times, correctors=0, crystals=2)
 
 
+def test_a_cell_beyond_all_numbers_is_one_sentence():
+    def wild(noisy, t, conditions=None):
+        x = Oracle(0.01, 0.01)(noisy, t)
+        return Prediction(lattice=1e30 * x.lattice, frac_coords=x.frac_coords, species_logits=x.species_logits)
+
+    with pytest.raises(ValueError, match=r"beyond all numbers at t = 1\.000"):
+        draw(wild, times=uniform_times(10), correctors=1, crystals=2)
+
+
 def test_variations_stay_as_near_as_the_time_they_start_at():
     """Of crystals far apart, the way back from an early time leads to where it started, from a late one anywhere."""
     crystals = 200

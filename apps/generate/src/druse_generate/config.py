@@ -8,6 +8,7 @@ from typing import Any
 
 from druse_crystal.settings import override
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
+from druse_diffusion.published import published_process
 
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.property_request import PropertyRequest
@@ -24,7 +25,9 @@ class SamplerConfig:
     """Time grid and corrector.
 
     Attributes:
-        grid: ``fast``: times made for few steps; ``uniform``: even times, with 1,000 steps the published grid.
+        grid: ``fast``: times made for few steps; ``uniform``: even times, with 1,000 steps the published grid;
+            ``published``: even times and the steps of the published code (``druse_diffusion.published``), which has
+            no temperatures and does not remask.
         steps: predictor steps.
         corrector_steps: Langevin steps before each predictor step.
         temperature: of coordinates, see ``CooledCorruption``.
@@ -59,6 +62,12 @@ class SamplerConfig:
             raise ValueError(f"the temperature of the species is {self.species_temperature}, it must be positive")
         if not 0 <= self.remask <= 1:
             raise ValueError(f"remask is {self.remask}, it is a probability: it must lie between 0 and 1")
+        warm = self.temperature == self.lattice_temperature == self.species_temperature == 1
+        if self.grid == "published" and not (warm and self.remask == 0):
+            raise ValueError(
+                "the published sampler has no temperatures and does not remask: leave these settings out, or take the "
+                "sampler paper, which has the same number of steps"
+            )
 
     @property
     def times(self) -> list[float]:
@@ -68,6 +77,8 @@ class SamplerConfig:
     @property
     def process(self) -> CrystalProcess:
         """The process that is run backwards."""
+        if self.grid == "published":
+            return published_process(self.steps)
         return CrystalProcess(
             lattice=LatticeVP(temperature=self.lattice_temperature, cold_below=self.cold_below),
             frac_coords=WrappedVE(temperature=self.temperature, cold_below=self.cold_below),
@@ -80,7 +91,7 @@ class SamplerConfig:
         return self.steps * (1 + self.corrector_steps)
 
 
-_GRIDS = {"fast": fast_times, "uniform": uniform_times}
+_GRIDS = {"fast": fast_times, "uniform": uniform_times, "published": uniform_times}
 
 SAMPLERS = {
     "fast": SamplerConfig(),
@@ -88,8 +99,11 @@ SAMPLERS = {
     "paper": SamplerConfig(
         grid="uniform", steps=1000, corrector_steps=1, temperature=1.0, lattice_temperature=1.0, remask=0.0
     ),
+    "published": SamplerConfig(
+        grid="published", steps=1000, corrector_steps=1, temperature=1.0, lattice_temperature=1.0, remask=0.0
+    ),
 }
-"""Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000."""
+"""Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000, the same as the published code."""
 
 
 @dataclass(frozen=True, kw_only=True)

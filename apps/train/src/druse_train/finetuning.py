@@ -70,7 +70,7 @@ def finetune(
         labelled(properties, values, part) for values, part in zip(raw, parts, strict=True)
     )
     shown = balanced(properties, labels, most=config.balance)
-    learnt, labels = learnt.select(shown), labels.select(shown)
+    labels = labels.select(shown)
     if not len(held_out):
         raise ValueError("no crystal of split 'val' has a label: build the dataset with a larger share for it")
     prepare(config)
@@ -83,7 +83,12 @@ def finetune(
     for old in earlier:
         old.requires_grad_(False)
     module = DiffusionModule(
-        config, network, as_batch(learnt), as_batch(held_out), Progress(), labels=(labels, held_out_labels)
+        config,
+        network,
+        as_batch(learnt).select(torch.tensor(shown)),
+        as_batch(held_out),
+        Progress(),
+        labels=(labels, held_out_labels),
     )
 
     def write(module: DiffusionModule, folder: Path, provenance: dict[str, Any]) -> None:

@@ -133,14 +133,26 @@ class LatticeVP(CooledCorruption):
         generator: RandomStreams,
     ) -> Float[Tensor, "b 3 3"]:
         """Ancestral step of the variance-preserving process about ``mu``, with full symmetric noise."""
+        mean, std = self.step(prediction, x_t, t, s, num_atoms)
+        noise = self.noise_scale(t)[:, None, None] * symmetric_noise(generator).to(x_t.dtype)
+        return mean + std * noise
+
+    def step(
+        self,
+        prediction: Float[Tensor, "b 3 3"],
+        x_t: Float[Tensor, "b 3 3"],
+        t: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 1 1"]]:
+        """Mean of the ancestral step from t to s, and the standard deviation of its noise, in Å."""
         a = (self.mean_coefficient(t) / self.mean_coefficient(s)).clamp(min=1e-3)
         std_t, std_s = self.std(t, num_atoms), self.std(s, num_atoms)
         variance = self.prior_variance(num_atoms, t.dtype) * (1 - a**2)
         noise_std = variance.sqrt() * std_s / std_t
         a, std_t, variance, noise_std = (v[:, None, None] for v in (a, std_t, variance, noise_std))
-        noise = self.noise_scale(t)[:, None, None] * symmetric_noise(generator).to(x_t.dtype)
         mu = self.prior_mean(num_atoms, x_t.dtype)
-        return mu + (x_t - mu) / a + variance / a * prediction / std_t + noise_std * noise
+        return mu + (x_t - mu) / a + variance / a * prediction / std_t, noise_std
 
     def correct(
         self,
@@ -156,8 +168,11 @@ class LatticeVP(CooledCorruption):
         See ``WrappedVE.correct`` for why the step does not follow the norm of the score.
         """
         std = self.std(t, num_atoms)[:, None, None]
-        earlier = (t - self.corrector_interval).clamp(min=0)
-        alpha = (self.mean_coefficient(t) / self.mean_coefficient(earlier))[:, None, None] ** 2
-        eps = 2 * alpha * (self.snr * std) ** 2
+        eps = 2 * self.corrector_alpha(t)[:, None, None] * (self.snr * std) ** 2
         noise = self.noise_scale(t)[:, None, None] * symmetric_noise(generator).to(x_t.dtype)
         return symmetric_form(x_t + eps * prediction / std + (2 * eps).sqrt() * noise)
+
+    def corrector_alpha(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """``m(t)^2 / m(t - corrector_interval)^2``, by which the corrector's step is shortened."""
+        earlier = (t - self.corrector_interval).clamp(min=0)
+        return (self.mean_coefficient(t) / self.mean_coefficient(earlier)) ** 2

@@ -62,7 +62,8 @@ def sample(
         the crystals at the last time.
 
     Raises:
-        ValueError: if the times do not fall from 1 (with ``start`` from a time above 0 and at most 1) to 0.
+        ValueError: if the times do not fall from 1 (with ``start`` from a time above 0 and at most 1) to 0, or a cell
+            grows beyond all numbers.
     """
     falling = len(times) >= 2 and times[-1] == 0.0 and all(s < t for t, s in pairwise(times))
     if not falling or times[0] > 1 or (start is None and times[0] != 1):
@@ -78,9 +79,15 @@ def sample(
 
     for step, (now, then) in enumerate(pairwise(times)):
         t, s = moment(now), moment(then)
-        for _ in range(n_corrector_steps):
-            x = process.correct(model(x, t, conditions), x, t, generator=generator)
-        x = process.denoise(model(x, t, conditions), x, t, s, generator=generator)
+        try:
+            for _ in range(n_corrector_steps):
+                x = process.correct(model(x, t, conditions), x, t, generator=generator)
+            x = process.denoise(model(x, t, conditions), x, t, s, generator=generator)
+        except torch.linalg.LinAlgError as error:
+            raise ValueError(
+                f"a cell grew beyond all numbers at t = {now:.3f}, as with an untrained network: take a trained one, "
+                "or a sampler with more steps"
+            ) from error
         if on_step is not None:
             on_step(step, x)
     return x
