@@ -13,6 +13,7 @@ from druse_diffusion import (
     LatticeVP,
     Prediction,
     RandomStreams,
+    ScoreModel,
     WrappedVE,
     fast_times,
     sample,
@@ -52,7 +53,7 @@ class Oracle:
         return Prediction(lattice=lattice, frac_coords=coords.float(), species_logits=logits)
 
 
-def draw(oracle: Oracle, *, times: list[float], correctors: int, crystals: int = 400) -> CrystalBatch:
+def draw(oracle: ScoreModel, *, times: list[float], correctors: int, crystals: int = 400) -> CrystalBatch:
     n = torch.full((crystals,), len(FRAC_COORDS))
     template = CrystalBatch(
         lattice=torch.eye(3).expand(crystals, 3, 3),
