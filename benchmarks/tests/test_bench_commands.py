@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from druse_benchmarks import label_fractions
 from druse_benchmarks.cli import app
 from druse_benchmarks.structure_prediction import matches
 from druse_crystal import Crystal
@@ -81,6 +82,20 @@ def test_an_exact_draw_is_found_and_another_structure_is_not():
     assert found["found_within"] == [1]
     assert 0.001 < found["rmse"] < 0.05
     assert found["no_crystal"] == 1
+
+
+@pytest.mark.parametrize("predicted", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_label_fractions(here, tiny_model, predicted, monkeypatch):
+    if not predicted:
+        volumes = {"bulk_modulus": lambda crystals: np.array([c.volume for c in crystals])}
+        monkeypatch.setattr(label_fractions, "obtainers", lambda _: volumes)
+    result = run("label-fractions", "--smoke", "--quiet", "--threads", 1, "--model", tiny_model)
+    results = check(result, here / "label-fractions", "label-fractions")["results"]
+    half, whole = results["0.5"], results["1"]
+    assert half["labels"] == round(whole["labels"] / 2)
+    assert half["held_out"] == whole["held_out"] > 50
+    assert whole["steps"] == 4
+    assert half["off_untold"] == pytest.approx(whole["off_untold"])  # the base, whatever the adapter
 
 
 def test_predictors(here):
@@ -218,6 +233,9 @@ def test_unconditional(here):
         (["hull", "--num-elements", 1], "at least 2"),
         (["structure-prediction", "--ways", "guess"], "there is no way 'guess'"),
         (["structure-prediction", "--draws", 0], "ask for at least 1"),
+        (["label-fractions", "--shares", "all"], "--shares is 'all'"),
+        (["label-fractions", "--shares", "0"], "a share is above 0"),
+        (["label-fractions", "--column", "hardness"], "no column 'hardness'"),
         (["constraints", "--constraints", "beauty"], "there is no constraint 'beauty'"),
         (["predictors", "--predictors", "colour"], "there is no predictor 'colour'"),
         (["properties", "--cases", "beauty"], "there is no case 'beauty'"),

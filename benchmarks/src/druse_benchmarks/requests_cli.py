@@ -136,6 +136,64 @@ def structure_prediction(
         typer.echo(folder / "table.md")
 
 
+@requests_app.command("label-fractions")
+def label_fractions(
+    shares: Annotated[str, typer.Option(help="Of the labels, with commas.")] = "0.1,0.3,1",
+    training_steps: Annotated[int, typer.Option(help="Steps of training for each share.")] = 3000,
+    num: Annotated[int, typer.Option(help="Crystals drawn of each adapter.")] = 96,
+    dataset: Annotated[str, typer.Option(help="Crystals with labels: embedded, or a Parquet file.")] = "embedded",
+    column: Annotated[str, typer.Option(help="Of the dataset, with bulk moduli in GPa.")] = "dft_bulk_modulus",
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance.")] = 2.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all of them.", show_default=False)] = None,
+    seed: Seed = 0,
+    model: Model = None,
+    out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How many labels does an adapter need? Trains one for each share of the bulk moduli."""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench label-fractions"):
+        from druse_crystal.manifest import Manifest
+        from druse_generate.config import MODEL
+
+        from druse_benchmarks.label_fractions import NAME, FractionsConfig
+        from druse_benchmarks.label_fractions import label_fractions as run
+
+        if smoke:
+            shares, training_steps, num = "0.5,1", 4, 3
+        try:
+            parts = tuple(float(word) for word in words(shares))
+        except ValueError:
+            raise ValueError(f"--shares is {shares!r}: write numbers such as 0.1,0.3,1") from None
+        config = FractionsConfig(
+            shares=parts,
+            steps=training_steps,
+            num=num,
+            guidance=guidance,
+            sampler_steps=4 if smoke else 50,
+            column=column,
+            seed=seed,
+            threads=threads,
+        )
+        crystals, name = read_dataset(dataset)
+        manifest = Manifest()
+        manifest.inputs["dataset"] = name
+        with Display(quiet=quiet) as display:
+            folder = run(
+                config,
+                crystals,
+                model=model or MODEL,
+                out=out_folder(out, smoke),
+                work=work_folder(work, smoke, NAME),
+                display=display,
+                manifest=manifest,
+            )
+        typer.echo(folder / "table.md")
+
+
 @requests_app.command()
 def predictors(
     names: Annotated[str, typer.Option("--predictors", help="With commas.")] = "bulk-modulus,magnetic-density,band-gap",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import lightning
 import torch
@@ -67,7 +67,8 @@ class DiffusionModule(lightning.LightningModule):
         self.network, self.labels = network, labels
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.hours = 0.0
-        self.kept: dict[str, Tensor] | None = None  # weights of the training while a validation uses the average
+        self.kept: dict[str, Tensor] | None = None  # weights of the training while the average is in their place
+        self.validating = ExitStack()
         self.under_way = (progress.place, 0)  # of the step that is being taken
         self.recent: list[Tensor] = []
         self.sums = torch.zeros(4)
@@ -154,17 +155,20 @@ class DiffusionModule(lightning.LightningModule):
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The averaged weights in place for a while; whatever ends it, the training weights come back."""
-        kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+        if self.kept is not None:  # they are in place already
+            yield
+            return
+        self.kept = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
         try:
             yield
         finally:
-            self.network.load_state_dict(kept)
+            self.network.load_state_dict(self.kept)
+            self.kept = None
 
     def on_validation_epoch_start(self) -> None:
         """Put the averaged weights in place."""
-        self.kept = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
+        self.validating.enter_context(self.averaged())
         self.sums = torch.zeros(4)
 
     def validation_step(self, index: Tensor, _: int) -> None:
@@ -183,9 +187,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def restore(self) -> None:
         """Put the training weights back if the averaged ones are in their place."""
-        if self.kept is not None:
-            self.network.load_state_dict(self.kept)
-            self.kept = None
+        self.validating.close()
 
     def on_validation_epoch_end(self) -> None:
         """Put the training weights back and report means per crystal (coordinates: per atom)."""
