@@ -1,0 +1,44 @@
+"""What is read off the edges: a force along each of them, and a symmetric tensor of the lattice."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from druse_scores.gemnet.graph import CrystalGraph
+from druse_scores.gemnet.layers import Dense, Residual, Scale
+
+
+class ForceHead(nn.Module):
+    """A number for each edge: the force along it."""
+
+    def __init__(self, width: int, rbf: int):
+        super().__init__()
+        self.seq_forces = nn.Sequential(Dense(width, width, active=True), *(Residual(width) for _ in range(3)))
+        self.dense_rbf_F = Dense(rbf, width)
+        self.scale_rbf_F = Scale()
+        self.out_forces = Dense(width, 1)
+
+    def forward(self, m: Float[Tensor, "e w"], rbf: Float[Tensor, "e r"]) -> Float[Tensor, "e 1"]:
+        """Forces."""
+        return self.out_forces(self.scale_rbf_F(self.seq_forces(m) * self.dense_rbf_F(rbf)))
+
+
+class LatticeHead(nn.Module):
+    """A symmetric tensor for each crystal: ``sum of s_e V_e V_e^T`` over its edges, over their number."""
+
+    def __init__(self, width: int, rbf: int):
+        super().__init__()
+        self.mlp = nn.Sequential(Dense(width, width, active=True), Dense(width, width))
+        self.dense_rbf_F = Dense(rbf, width)
+        self.out_forces = Dense(width, 1)
+
+    def forward(self, m: Float[Tensor, "e w"], rbf: Float[Tensor, "e r"]) -> Float[Tensor, "e 1"]:
+        """Numbers ``s_e``, not yet over the number of edges."""
+        return self.out_forces(self.mlp(m) * self.dense_rbf_F(rbf))
+
+
+def lattice_tensor(s: Float[Tensor, "e 1"], graph: CrystalGraph) -> Float[Tensor, "b 3 3"]:
+    """``sum over the edges of a crystal of s_e V_e V_e^T``, over their number."""
+    v = graph.directions
+    tensors = (s / graph.sizes[graph.crystal].unsqueeze(-1)).unsqueeze(-1) * v.unsqueeze(-1) * v.unsqueeze(-2)
+    return torch.zeros(len(graph.sizes), 3, 3, dtype=s.dtype, device=s.device).index_add(0, graph.crystal, tensors)

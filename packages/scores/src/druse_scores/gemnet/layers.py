@@ -1,0 +1,72 @@
+"""The layers that everything is made of."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+_SILU_SPREAD = 1 / 0.6  # brings the spread of a normal number back after SiLU (GemNet, appendix)
+_HALF = 1 / math.sqrt(2)
+
+
+def activation(x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
+    """``SiLU(x) / 0.6``."""
+    return silu(x) * _SILU_SPREAD
+
+
+def mean_of_two(x: Float[Tensor, "*s c"], y: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
+    """``(x + y) / sqrt(2)``."""
+    return (x + y) * _HALF
+
+
+class Dense(nn.Module):
+    """A linear map without bias, and an activation if there is one."""
+
+    def __init__(self, width_in: int, width_out: int, *, active: bool = False):
+        super().__init__()
+        self.linear = nn.Linear(width_in, width_out, bias=False)
+        self.active = active
+        he_orthogonal(self.linear.weight)
+
+    def forward(self, x: Float[Tensor, "*s i"]) -> Float[Tensor, "*s o"]:
+        """Apply."""
+        x = self.linear(x)
+        return activation(x) if self.active else x
+
+
+class Residual(nn.Module):
+    """``(x + Dense(Dense(x))) / sqrt(2)``."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.dense_mlp = nn.Sequential(Dense(width, width, active=True), Dense(width, width, active=True))
+
+    def forward(self, x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
+        """Apply."""
+        return mean_of_two(x, self.dense_mlp(x))
+
+
+class Scale(nn.Module):
+    """A constant factor that is kept with the weights and does not learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale_factor = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
+        """Apply."""
+        return x * self.scale_factor
+
+
+def he_orthogonal(weight: Tensor) -> None:
+    """Orthogonal rows, each brought to mean 0 and variance 1 / inputs (GemNet, appendix C); of three axes the first two
+    are inputs.
+    """
+    with torch.no_grad():
+        inputs = weight.shape[1] if weight.ndim == 2 else weight.shape[0] * weight.shape[1]
+        nn.init.orthogonal_(weight)
+        axes = 1 if weight.ndim == 2 else (0, 1)
+        variance, mean = torch.var_mean(weight, dim=axes, keepdim=True, correction=0)
+        weight.sub_(mean).div_((variance + 1e-6).sqrt()).mul_(inputs**-0.5)
