@@ -65,10 +65,10 @@ class AngularBasis(nn.Module):
     def forward(
         self, rbf: Float[Tensor, "e k"], directions: Float[Tensor, "e 3"]
     ) -> tuple[Float[Tensor, "e c h"], Float[Tensor, "e h"], Float[Tensor, "e c"]]:
-        """For each edge its weighted harmonics, its harmonics, and its weight with itself.
+        """For each edge its weighted harmonics A, its harmonics B, and its value with itself s.
 
-        With the first, second and third ``A``, ``B`` and ``s``: ``sum_h A[e, c, h] B[e', h]`` is the value of channel c
-        for the pair of e and e', and ``s[e, c]`` is that for e and itself.
+        ``sum_h A[e, c, h] B[e', h]`` is the value of channel c for the edges e and e', and ``s[e, c]`` that of e with
+        itself.
         """
         harmonics = o3.spherical_harmonics(
             list(range(self.num_spherical)), directions, normalize=False, normalization="integral"

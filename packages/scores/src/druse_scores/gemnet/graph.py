@@ -27,6 +27,8 @@ class CrystalGraph:
         degree: (n,) edges that lead to each atom.
         crystal: (e,) of each edge.
         sizes: (b,) edges of each crystal.
+        slot: (e,) place of each edge in an array of ``longest`` places for every atom.
+        longest: most edges that lead to one atom.
     """
 
     source: Int[Tensor, " e"]
@@ -38,9 +40,24 @@ class CrystalGraph:
     degree: Int[Tensor, " n"]
     crystal: Int[Tensor, " e"]
     sizes: Int[Tensor, " b"]
+    slot: Int[Tensor, " e"]
+    longest: int
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def by_target(self, values: Float[Tensor, "e *s"]) -> Float[Tensor, "n k *s"]:
+        """Values of edges in a row for each atom that they lead to, with zeros at the end."""
+        rows = values.new_zeros(len(self.degree) * self.longest, *values.shape[1:])
+        return rows.index_copy(0, self.slot, values).unflatten(0, (len(self.degree), self.longest))
+
+    def by_edge(self, values: Float[Tensor, "n k *s"]) -> Float[Tensor, "e *s"]:
+        """The inverse of ``by_target``."""
+        return values.flatten(0, 1)[self.slot]
+
+    def sum_at_targets(self, values: Float[Tensor, "e *s"]) -> Float[Tensor, "n *s"]:
+        """Sums over the edges that lead to each atom."""
+        return values.new_zeros(len(self.degree), *values.shape[1:]).index_add(0, self.target, values)
 
 
 def crystal_graph(
@@ -123,6 +140,8 @@ def mirrored(
     step = batch.frac_coords[source] + shifts - batch.frac_coords[target]
     vectors = torch.einsum("ei,eij->ej", step, batch.lattice[crystal])
     distances = vectors.norm(dim=-1)
+    degree = torch.bincount(target, minlength=len(batch.frac_coords))
+    longest = int(degree.max())
     return CrystalGraph(
         source=source,
         target=target,
@@ -130,9 +149,11 @@ def mirrored(
         distances=distances,
         directions=-vectors / distances.unsqueeze(-1),
         mirror=mirror,
-        degree=torch.bincount(target, minlength=len(batch.frac_coords)),
+        degree=degree,
         crystal=crystal,
         sizes=torch.bincount(crystal, minlength=len(batch)),
+        slot=target * longest + _running(degree),
+        longest=longest,
     )
 
 

@@ -1,5 +1,7 @@
 """What is read off the edges: a force along each of them, and a symmetric tensor of the lattice."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,8 +21,9 @@ class ForceHead(nn.Module):
         self.out_forces = Dense(width, 1)
 
     def forward(self, m: Float[Tensor, "e w"], rbf: Float[Tensor, "e r"]) -> Float[Tensor, "e 1"]:
-        """Forces."""
-        return self.out_forces(self.scale_rbf_F(self.seq_forces(m) * self.dense_rbf_F(rbf)))
+        """Forces: ``out_forces(scale_rbf_F(seq_forces(m) * dense_rbf_F(rbf)))``, the last maps taken together."""
+        last = self.out_forces.linear.weight.T * self.dense_rbf_F.linear.weight  # (w, r)
+        return self.scale_rbf_F((self.seq_forces(m) @ last * rbf).sum(-1, keepdim=True))
 
 
 class LatticeHead(nn.Module):
@@ -33,8 +36,10 @@ class LatticeHead(nn.Module):
         self.out_forces = Dense(width, 1)
 
     def forward(self, m: Float[Tensor, "e w"], rbf: Float[Tensor, "e r"]) -> Float[Tensor, "e 1"]:
-        """Numbers ``s_e``, not yet over the number of edges."""
-        return self.out_forces(self.mlp(m) * self.dense_rbf_F(rbf))
+        """Numbers ``s_e``: ``out_forces(mlp(m) * dense_rbf_F(rbf))``, all but the first map taken together."""
+        first, second = (cast(Dense, layer) for layer in self.mlp)
+        last = second.linear.weight.T @ (self.out_forces.linear.weight.T * self.dense_rbf_F.linear.weight)  # (w, r)
+        return (first(m) @ last * rbf).sum(-1, keepdim=True)
 
 
 def lattice_tensor(s: Float[Tensor, "e 1"], graph: CrystalGraph) -> Float[Tensor, "b 3 3"]:

@@ -18,22 +18,17 @@ class Bases:
         graph: edges.
         rbf3: (e, r) radial basis of the triplet interaction.
         rbf_h: (e, r) of the update of the atoms.
-        weighted: (e, c, h) see ``AngularBasis``.
-        harmonics: (e, h).
-        own: (e, c).
+        weighted: (n, k c, h) see ``AngularBasis``; for each atom those of the edges that lead to it.
+        harmonics: (n, k, h) the same.
+        own: (e, c) the same, of the edges.
     """
 
     graph: CrystalGraph
     rbf3: Float[Tensor, "e r"]
     rbf_h: Float[Tensor, "e r"]
-    weighted: Float[Tensor, "e c h"]
-    harmonics: Float[Tensor, "e h"]
+    weighted: Float[Tensor, "n kc h"]
+    harmonics: Float[Tensor, "n k h"]
     own: Float[Tensor, "e c"]
-
-
-def sum_at_targets(values: Float[Tensor, "e *s"], graph: CrystalGraph) -> Float[Tensor, "n *s"]:
-    """Sums over the edges that end at each atom."""
-    return values.new_zeros(len(graph.degree), *values.shape[1:]).index_add(0, graph.target, values)
 
 
 class TripletInteraction(nn.Module):
@@ -67,10 +62,11 @@ class Bilinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "e i"], bases: Bases) -> Float[Tensor, "e o"]:
         """Apply; the sum over all edges of an atom is taken first, and an edge's own part taken off."""
-        graph = bases.graph
-        at_atoms = sum_at_targets(torch.einsum("eh,ei->ehi", bases.harmonics, x), graph)
-        gathered = torch.bmm(bases.weighted, at_atoms[graph.target]) - torch.einsum("ec,ei->eci", bases.own, x)
-        return torch.einsum("eci,ico->eo", gathered, self.weight)
+        graph, (i, c, _) = bases.graph, self.weight.shape
+        at_atoms = torch.bmm(bases.harmonics.mT, graph.by_target(x))
+        gathered = torch.bmm(bases.weighted, at_atoms).reshape(len(graph.degree), graph.longest, c, i)
+        others = torch.addcmul(graph.by_edge(gathered), bases.own.unsqueeze(-1), x.unsqueeze(1), value=-1)
+        return others.flatten(1) @ self.weight.transpose(0, 1).flatten(0, 1)
 
 
 class AtomUpdate(nn.Module):
@@ -84,7 +80,7 @@ class AtomUpdate(nn.Module):
 
     def forward(self, m: Float[Tensor, "e w"], bases: Bases) -> Float[Tensor, "n w"]:
         """Messages to the atoms."""
-        return self.layers(self.scale_sum(sum_at_targets(m * self.dense_rbf(bases.rbf_h), bases.graph)))
+        return self.layers(self.scale_sum(bases.graph.sum_at_targets(m * self.dense_rbf(bases.rbf_h))))
 
 
 class EdgeEmbedding(nn.Module):

@@ -14,7 +14,7 @@ from druse_scores.gemnet.conditions import PropertyEmbedding, Sinusoid
 from druse_scores.gemnet.config import GemNetConfig
 from druse_scores.gemnet.graph import CrystalGraph, crystal_graph
 from druse_scores.gemnet.heads import ForceHead, LatticeHead, lattice_tensor
-from druse_scores.gemnet.interaction import Bases, EdgeEmbedding, InteractionBlock, sum_at_targets
+from druse_scores.gemnet.interaction import Bases, EdgeEmbedding, InteractionBlock
 from druse_scores.gemnet.layers import Dense
 
 
@@ -122,8 +122,8 @@ class GemNet(nn.Module):
             graph=graph,
             rbf3=core.mlp_rbf3(rbf),
             rbf_h=core.mlp_rbf_h(rbf),
-            weighted=weighted,
-            harmonics=harmonics,
+            weighted=graph.by_target(weighted).flatten(1, 2),
+            harmonics=graph.by_target(harmonics),
             own=own,
         )
         rbf_out, rbf_lattice = core.mlp_rbf_out(rbf), core.mlp_rbf_lattice(rbf)
@@ -142,7 +142,7 @@ class GemNet(nn.Module):
             force = force + core.out_blocks[i + 1](m, rbf_out)
             tensor = tensor + core.lattice_out_blocks[i + 1](m, rbf_lattice)
 
-        forces = sum_at_targets(force * graph.directions, graph)
+        forces = graph.sum_at_targets(force * graph.directions)
         inverse = torch.linalg.inv(noisy.lattice)
         return Prediction(
             lattice=lattice_tensor(tensor, graph),
