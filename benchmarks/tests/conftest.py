@@ -24,7 +24,7 @@ def tiny_adapted(tiny_model, tmp_path_factory):
     """The same with an untrained adapter that knows what magnets are asked for."""
     folder = tmp_path_factory.mktemp("adapted") / "model"
     shutil.copytree(tiny_model, folder)
-    network = load_checkpoint(folder).network
+    network = load_checkpoint(folder).pair_network
     known = (
         Property(name="dft_mag_density", unit="µB/Å³").fitted(np.linspace(0, 0.3, 50)),
         Property(name="hhi_score").fitted(np.linspace(500, 9000, 50)),

@@ -37,8 +37,8 @@ def test_a_step_is_a_step_of_training(dataset, tiny_model):
     recipe = FitConfig(seed=5)
     assert recipe.times.focus > 0
     clean = as_batch(dataset.select(np.flatnonzero(dataset.num_atoms == 3)[:8]))
-    learner = Learner(load_checkpoint(tiny_model).network, recipe, clean)
-    other = load_checkpoint(tiny_model).network.train()
+    learner = Learner(load_checkpoint(tiny_model).pair_network, recipe, clean)
+    other = load_checkpoint(tiny_model).pair_network.train()
     rates = [recipe.optimizer.lr * (step + 1) / recipe.optimizer.warmup_steps for step in range(3)]
     optimizer = torch.optim.AdamW(other.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
     for rate in rates:
@@ -52,7 +52,7 @@ def test_a_step_is_a_step_of_training(dataset, tiny_model):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
         optimizer.step()
-    before = load_checkpoint(tiny_model).network.state_dict()
+    before = load_checkpoint(tiny_model).pair_network.state_dict()
     network, average = learner.module.network, learner.module.average
     for (name, a), b in zip(network.named_parameters(), other.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), name

@@ -26,7 +26,7 @@ SYSTEM = Property(name="chemical_system", kind="chemical_system", num_labels=7)
 def model(save_tiny):
     """A model with two adapters, and one that lies elsewhere."""
     folder = save_tiny(num_atoms={2: 30, 4: 50}, elements=(3, 8, 11, 17, 26))
-    network = load_checkpoint(folder).network
+    network = load_checkpoint(folder).pair_network
     (folder / "adapters").mkdir()
     for name, properties in (("a", (DENSITY, GROUP)), ("b", (DENSITY,)), ("c", (SYSTEM,)), ("../elsewhere", (GAP,))):
         torch.manual_seed(0)

@@ -396,7 +396,7 @@ def test_a_run_goes_on_with_a_deeper_network(tmp_path, dataset):
     second = run(tmp_path, dataset, "deeper", f"max_steps: 2\ninit_from: {start}\n", recipe=deeper)
     assert second.exit_code == 0, second.output
     checkpoint = load_checkpoint(tmp_path / "deeper" / "last")
-    assert checkpoint.network.config.num_layers == 3
+    assert checkpoint.pair_network.config.num_layers == 3
     assert [r["steps"] for r in checkpoint.provenance["runs"]] == [4, 2]
 
 
@@ -456,3 +456,17 @@ def test_code_is_named_by_version_and_in_a_checkout_of_it_by_commit(tmp_path, mo
     assert re.fullmatch(r"[0-9a-f]{40}", commit)
     file.write_text("changed")
     assert code_version() == alone | {"commit": f"{commit}-dirty"}
+
+
+@pytest.mark.parametrize("form", ["csv", "cache"])
+def test_published_formats_train_a_model(tmp_path, dataset, form):
+    """There and back through files as others publish them, in cells that are neither standard nor symmetric."""
+    commands = [
+        ["export", dataset, "--to", form, "--out", tmp_path / "published"],
+        ["build", "--from", tmp_path / "published", "--out", tmp_path / "back.parquet", "--as-is"],
+    ]
+    for command in commands:
+        result = CliRunner().invoke(app, ["data", *map(str, command), "--workers", "1"])
+        assert result.exit_code == 0, result.output
+    assert set(CrystalDataset.read(tmp_path / "back.parquet").split.tolist()) == {"train", "val"}
+    assert run(tmp_path, tmp_path / "back.parquet", "learnt", "max_steps: 2\n").exit_code == 0

@@ -77,7 +77,8 @@ class Asking:
         network = load_checkpoint(self.model).network
         for name in names:
             request = self.request(cases[name])
-            request.read(properties_of(list(choose_adapters(self.model, network, request).values())))
+            adapters = choose_adapters(self.model, network, request)
+            request.read(properties_of(network, list(adapters.values())))
 
     def __call__(self, name: str, targets: Sequence[str], *, names: Sequence[str]) -> dict[str, Any]:
         """Draw, relax and judge the crystals of one case, and obtain properties of the relaxed ones.

@@ -167,7 +167,7 @@ def _followed(
     """What the best adapter of a training does when it is told, and when it is not."""
     learnt, held_out = training_parts(recipe, dataset)
     wanted = recipe.properties[0]
-    base = load_checkpoint(model).network
+    base = load_checkpoint(model).pair_network
     stored = load_adapter(folder / "best" / ADAPTER, base=base)
     adapter = stored.adapter
     known = np.isfinite(thinned(wanted, raw_labels(wanted, learnt)))

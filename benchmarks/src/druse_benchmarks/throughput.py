@@ -116,7 +116,7 @@ def throughput(
         ValueError: for a broken checkpoint.
     """
     recipe = FitConfig()
-    network = load_checkpoint(model, device=config.device).network
+    network = load_checkpoint(model, device=config.device).pair_network
     small = dataset.select(np.flatnonzero(dataset.num_atoms <= recipe.data.max_atoms))
     chosen = training_batches(small, config, recipe)
     crystals = as_batch(small)

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -8,7 +9,7 @@ from druse_crystal import Crystal
 from druse_crystal.cif import cif_text, parse_cif
 from druse_crystal.convert import from_ase, from_pymatgen, to_ase, to_pymatgen
 from druse_crystal.dataset import CrystalDataset, load_embedded
-from druse_crystal.documents import natural_key
+from druse_crystal.documents import documents, natural_key
 from druse_crystal.io import ReadResult, read_crystals, write_cif, write_cif_zip, write_extxyz, write_poscar
 from druse_crystal.lattice import parameters
 from druse_crystal.manifest import Manifest
@@ -248,6 +249,7 @@ def test_symmetrised_cif_of_hopeless_structure_is_p1():
         ("nan.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nNa nan 0 0\n', "finite"),
         ("flat.extxyz", '1\nLattice="4 0 0 0 4 0 0 4 0" Properties=species:S:1:pos:R:3\nNa 0 0 0\n', "volume"),
         ("table.csv", "a,b\n1,2\n", "column 'cif'"),
+        ("nothing.csv", "", "empty"),
         ("hole.csv", "cif,b\n,2\n", "'cif' is empty"),
         ("fake.zip", "PK nonsense", "not a zip"),
         ("fake.parquet", "PAR1 nonsense", "not a Parquet"),
@@ -287,6 +289,17 @@ def test_folder_in_natural_order_with_one_bad_file(tmp_path):
     assert [r.source for r in results] == [*(f"{i}.cif" for i in range(1, 13)), "deep/POSCAR"]
     assert [r.source for r in results if r.error] == ["5.cif"]
     assert sound(results[2]).volume == pytest.approx((5.64 * 1.03) ** 3, rel=1e-5)
+
+
+def test_a_table_is_read_row_by_row(tmp_path):
+    """Published tables have a gigabyte and more."""
+    (tmp_path / "a.csv").write_text("id,cif\n" + "007,data_\n" * 500_000)
+    tracemalloc.start()
+    first = next(documents(tmp_path / "a.csv"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert first.info["id"] == "007"
+    assert peak < 1e6 < (tmp_path / "a.csv").stat().st_size
 
 
 def test_zip_of_cifs_is_deterministic_and_complete(tmp_path):

@@ -123,6 +123,7 @@ def discover(
         from druse_evaluate import config as evaluate_config
         from druse_evaluate.metrics_table import print_metrics
         from druse_generate import config as generate_config
+        from druse_generate.find_model import find_model
 
         from druse.config import DiscoverConfig
         from druse.discovering import discover as run
@@ -172,7 +173,7 @@ def discover(
                 out,
                 num=generation.num,
                 pool=settings.pool,
-                model=model or generate_config.MODEL,
+                model=find_model(model, display=display),
                 generation=replace(generation, num=generation.num * settings.pool),
                 evaluation=evaluation,
                 display=display,

@@ -15,7 +15,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder; without one, the model that ships.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="Checkpoint folder, or the name of a published one, such as mattergen_base; without one, the model that "
+        "ships.",
+    ),
+]
 NumAtoms = Annotated[
     str | None, typer.Option("--num-atoms", help="Atoms in a cell: 8, or 4-12; by default as in the training data.")
 ]
@@ -180,7 +187,8 @@ def generate_command(
         from druse_crystal.manifest import Manifest
         from druse_crystal.settings import read_settings
 
-        from druse_generate.config import MODEL, GenerateConfig, with_options
+        from druse_generate.config import GenerateConfig, with_options
+        from druse_generate.find_model import find_model
         from druse_generate.running import draw_into, write_draws
 
         settings = with_options(
@@ -216,14 +224,42 @@ def generate_command(
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:
-            draws = draw_into(
-                out, model=model or MODEL, config=settings, display=display, manifest=manifest, device=device
-            )
+            folder = find_model(model, display=display)
+            draws = draw_into(out, model=folder, config=settings, display=display, manifest=manifest, device=device)
             write_draws(out, draws, display=display, manifest=manifest)
         if as_json:
             typer.echo(json.dumps(manifest.as_dict(), indent=2))
         else:
             display.say(f"{manifest.results['crystals']} of {settings.num} crystals: {out / 'crystals.extxyz'}")
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A Lightning file of the published MatterGen code, its folder, or the name of a published model.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to write.", show_default=False)],
+    which: Annotated[str, typer.Option(help="Of a folder with several files: last or best.")] = "last",
+    as_json: AsJson = False,
+) -> None:
+    """Turn a published MatterGen checkpoint into one of Druse: settings and safetensors, nothing that runs code."""
+    from druse_crystal.console import user_errors
+
+    with user_errors("druse import-checkpoint", when_stopped="Nothing was written."):
+        from druse_scores import import_checkpoint as read
+        from druse_scores import save_checkpoint
+
+        if which not in ("last", "best"):
+            raise ValueError(f"--which is {which!r}, it must be last or best")
+        checkpoint = read(source, which=which)
+        save_checkpoint(checkpoint, out)
+    facts = {"model": str(out), "parameters": sum(p.numel() for p in checkpoint.network.parameters())}
+    facts |= checkpoint.provenance
+    typer.echo(json.dumps(facts) if as_json else f"{out}: {facts['parameters']:,} parameters")
 
 
 @app.command()
@@ -233,15 +269,18 @@ def info(model: Model = None, adapters: Adapters = None, as_json: AsJson = False
 
     with user_errors("druse info"):
         from ase.data import chemical_symbols
-        from druse_guidance import load_adapter
+        from druse_crystal.console import Display
+        from druse_guidance import load_adapter, own_properties
         from druse_scores import load_checkpoint
 
-        from druse_generate.config import MODEL, SAMPLERS
+        from druse_generate.config import SAMPLERS
+        from druse_generate.find_model import find_model
         from druse_generate.property_request import adapter_files
 
-        folder = model or MODEL
+        with Display(quiet=as_json) as display:
+            folder = find_model(model, display=display)
         checkpoint = load_checkpoint(folder)
-        known = {}
+        known = {name: described.describe() for name, described in own_properties(checkpoint.network).items()}
         for path in [*adapter_files(folder), *(adapters or ())]:
             for name, described in load_adapter(path, base=checkpoint.network).adapter.properties.items():
                 known[f"{name} ({path.name})"] = described.describe()

@@ -20,7 +20,7 @@ from druse_guidance import (
     RequiredElements,
     Target,
 )
-from druse_scores import Checkpoint
+from druse_scores import Checkpoint, PairNetwork
 from jaxtyping import Bool, Float64, Int64
 
 from druse_generate.config import GenerateConfig
@@ -160,15 +160,17 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         )
     allowed, required = _elements(checkpoint, config, seed)
     device = next(checkpoint.network.parameters()).device
-    targets = config.properties.read(properties_of(adapters))
+    targets = config.properties.read(properties_of(checkpoint.network, adapters))
     _compare(targets, config, allowed, checkpoint)
     sizes = _sizes(checkpoint, config, seed, allowed)
     weights = _weights(checkpoint, config, sizes, targets)
     sites, sites_warning = _sites(checkpoint, config, seed, dict(zip(sizes, weights, strict=True)), allowed)
     model: ScoreModel = checkpoint.network
     if targets:
-        adapted, asked = AdaptedNetwork(checkpoint.network, adapters).to(device).eval(), config.properties
-        model = ClassifierFreeGuidance(model=adapted, scale=asked.guidance, interval=asked.interval)
+        if isinstance(checkpoint.network, PairNetwork):
+            model = AdaptedNetwork(checkpoint.network, adapters).to(device).eval()
+        asked = config.properties
+        model = ClassifierFreeGuidance(model=model, scale=asked.guidance, interval=asked.interval)
     return Wishes(
         config=config,
         sizes=sizes,

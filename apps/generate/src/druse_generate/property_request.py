@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from druse_guidance import Adapter, Property, Target, load_adapter, parse_target
+from druse_guidance import Adapter, Property, Target, load_adapter, own_properties, parse_target
 from druse_guidance.classifier_free import check_guidance
-from druse_scores import PairNetwork
+from druse_scores import Network
 
 ADAPTERS = "adapters"
 """Folder inside of a checkpoint's, with adapters that belong to it."""
@@ -74,7 +74,7 @@ def adapter_files(model: Path) -> list[Path]:
     return sorted((model / ADAPTERS).glob("*.safetensors"))
 
 
-def choose_adapters(model: Path, base: PairNetwork, request: PropertyRequest) -> dict[Path, Adapter]:
+def choose_adapters(model: Path, base: Network, request: PropertyRequest) -> dict[Path, Adapter]:
     """Read the adapters of a request: the files given, and of those that come with the model as few as are needed.
 
     Args:
@@ -92,7 +92,7 @@ def choose_adapters(model: Path, base: PairNetwork, request: PropertyRequest) ->
     if not request.restricts:
         return {}
     chosen = {path: load_adapter(path, base=base).adapter for path in request.adapters}
-    missing = set(request.names) - _names(chosen.values())
+    missing = set(request.names) - _names(chosen.values()) - own_properties(base).keys()
     shipped = {path: load_adapter(path, base=base).adapter for path in adapter_files(model)} if missing else {}
     while missing and shipped:  # one that brings most comes first; one that brings nothing only for the message
         path = max(shipped, key=lambda path: len(missing & _names([shipped[path]])))
@@ -108,6 +108,6 @@ def _names(adapters: Iterable[Adapter]) -> set[str]:
     return {name for adapter in adapters for name in adapter.properties}
 
 
-def properties_of(adapters: Sequence[Adapter]) -> dict[str, Property]:
-    """All properties that some adapters know, by name."""
-    return {name: p for adapter in adapters for name, p in adapter.properties.items()}
+def properties_of(network: Network, adapters: Sequence[Adapter]) -> dict[str, Property]:
+    """All properties that a network and some adapters know, by name."""
+    return own_properties(network) | {name: p for adapter in adapters for name, p in adapter.properties.items()}

@@ -3,6 +3,9 @@
 import json
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,26 +23,54 @@ NOTHING = "Nothing was written."
 Workers = Annotated[int, typer.Option(min=1, help="Processes that work at the same time.")]
 
 
+class Form(StrEnum):
+    """Published formats of datasets."""
+
+    CSV = "csv"
+    CACHE = "cache"
+
+
 @data_app.command("build")
 def build(
     source: Annotated[
         Path,
         typer.Option(
             "--from",
-            help="CSV with a cif column, folder or zip of CIFs, extxyz, JSON, POSCAR, dataset, or Parquet with columns "
-            "cell_abc_angles, frac_coords and atomic_numbers.",
+            help="CSV with a cif column, folder or zip of CSVs or CIFs, extxyz, JSON, POSCAR, dataset, Parquet with "
+            "columns cell_abc_angles, frac_coords and atomic_numbers, cache directory (train/pos.npy and so on).",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    max_atoms: Annotated[int, typer.Option(min=1, help="Refuse larger primitive cells.")] = 20,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Refuse larger cells.")] = 20,
     where: Annotated[str | None, typer.Option(help="Only structures of which this column is true.")] = None,
     without_elements: Annotated[str, typer.Option(help="No structures with these elements, such as He,Ne.")] = "",
     leave_out: Annotated[
         Path | None, typer.Option(help="No structures with these ids: a text file, one a line.")
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Keep these labels, such as e_form,band_gap; else all.")] = None,
-    val: Annotated[float, typer.Option(help="Share of the formulas for validation.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of the formulas for testing.")] = 0.1,
+    keep_split: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-split/--new-split",
+            help="Keep the split of the source (names of its files, or a column split), or split by formula. By "
+            "default it is kept for a cache directory, and for a folder or zip whose files are all named train, val or "
+            "test.",
+        ),
+    ] = None,
+    as_is: Annotated[
+        bool | None,
+        typer.Option(
+            "--as-is/--standardize",
+            help="Take cells as they are, or make them primitive, Niggli-reduced and symmetric. By default those of a "
+            "cache directory are taken as they are.",
+        ),
+    ] = None,
+    val: Annotated[
+        float | None, typer.Option(help="Share of the formulas for validation in a new split; 0.1 if not given.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(help="Share of the formulas for testing in a new split; 0.1 if not given.")
+    ] = None,
     held_out: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +87,7 @@ def build(
     from druse_train.embedded import held_out_formulas
     from druse_train.parquet_table import structures
     from druse_train.selection import Selection, parse_elements, parse_words, read_formulas, read_words
+    from druse_train.source_split import has_split
 
     with user_errors("druse-train data build", when_stopped=NOTHING):
         if out.suffix != ".parquet":
@@ -69,6 +101,9 @@ def build(
         if held_out is not None:
             formulas = held_out_formulas() if held_out == "public" else read_formulas(Path(held_out))
         structures(source)  # refuses what cannot be read before there is a folder
+        keep_split = has_split(source) if keep_split is None else keep_split
+        if keep_split and (val is not None or test is not None):
+            raise ValueError(f"the split of {source} is kept: leave out --val and --test, or add --new-split")
         writable_folder(out.parent)
         known = {"licence": licence, "level_of_theory": level_of_theory}
         beside = out.with_suffix(".refused.csv")
@@ -80,9 +115,11 @@ def build(
                     max_atoms=max_atoms,
                     selection=selection,
                     labels=None if labels is None else parse_words(labels),
-                    val=val,
-                    test=test,
+                    val=0.1 if val is None else val,
+                    test=0.1 if test is None else test,
                     held_out=formulas,
+                    keep_split=keep_split,
+                    as_is=as_is,
                     workers=workers,
                     metadata={key: value for key, value in known.items() if value},
                     on_progress=lambda count: progress.advance(task, count),
@@ -95,6 +132,33 @@ def build(
         dataset.write(out)
         write_refused(beside, refused)
     typer.echo(f"{len(dataset)} structures in {out}, {len(refused)} refused (why: {beside})")
+    typer.echo(f"split {dataset.metadata['split']}: {_counts(Counter(dataset.split.tolist()))}")
+    if texts := dataset.metadata["texts"]:
+        typer.echo(f"no labels, since they hold words (and of how many structures): {_counts(texts)}")
+
+
+@data_app.command("export")
+def export(
+    dataset: Annotated[Path, typer.Argument(help="Parquet dataset, every structure of it in a split.")],
+    to: Annotated[Form, typer.Option(help="Published CSV files with CIF texts, or a cache directory of numpy arrays.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
+    workers: Workers = os.cpu_count() or 1,
+):
+    """Write a dataset in the published formats: train.csv, val.csv, test.csv, or folders with pos.npy and so on."""
+    from druse_crystal.cache_directory import write_cache
+    from druse_crystal.dataset import CrystalDataset
+
+    from druse_train.csv_export import write_csv
+
+    with user_errors("druse-train data export", when_stopped=NOTHING):
+        crystals = CrystalDataset.read(dataset)
+        if to == Form.CACHE:
+            write_cache(crystals, out)
+        else:
+            with _progress() as progress:
+                task = progress.add_task("writing", total=len(crystals))
+                write_csv(crystals, out, workers=workers, on_progress=lambda count: progress.advance(task, count))
+    typer.echo(f"{len(crystals)} structures in {out}: {_counts(Counter(crystals.split.tolist()))}")
 
 
 @data_app.command("build-embedded")
@@ -165,6 +229,10 @@ def info(
     for key, value in facts["metadata"].items():
         if isinstance(value, str) and value:
             console.print(f"{key}: {value}", highlight=False, markup=False)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name or 'none'} {count}" for name, count in sorted(counts.items()))
 
 
 def _progress() -> Progress:

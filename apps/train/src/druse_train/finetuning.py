@@ -60,7 +60,8 @@ def finetune(
             "base; set freeze_base: true, or learn all properties together"
         )
     checkpoint = load_checkpoint(config.base)
-    earlier = [load_adapter(path, base=checkpoint.network).adapter for path in config.adapters]
+    base = checkpoint.pair_network
+    earlier = [load_adapter(path, base=base).adapter for path in config.adapters]
     parts = training_parts(config, dataset)
     obtain = obtainers(config.properties)
     raw = [[raw_labels(wanted, part) for wanted in config.properties] for part in parts]
@@ -75,10 +76,9 @@ def finetune(
         raise ValueError("no crystal of split 'val' has a label: build the dataset with a larger share for it")
     prepare(config)
     torch.manual_seed(config.seed)
-    size = checkpoint.network.config
-    adapter = Adapter(properties, width=size.width, num_layers=size.num_layers)
-    runs = [] if config.init_from is None else _start(adapter, config.init_from, checkpoint.network)
-    network = AdaptedNetwork(checkpoint.network, [*earlier, adapter])
+    adapter = Adapter(properties, width=base.config.width, num_layers=base.config.num_layers)
+    runs = [] if config.init_from is None else _start(adapter, config.init_from, base)
+    network = AdaptedNetwork(base, [*earlier, adapter])
     network.network.requires_grad_(not config.freeze_base)
     for old in earlier:
         old.requires_grad_(False)
@@ -119,7 +119,7 @@ def finetune(
         write=write,
         examine=examine if config.calibration.num else None,
         patience=config.patience,
-        learnt=_fingerprint(config, checkpoint.network, properties, (labels, held_out_labels)),
+        learnt=_fingerprint(config, base, properties, (labels, held_out_labels)),
     )
     return train(module, (learnt, held_out), folder, state=state, task=task)
 

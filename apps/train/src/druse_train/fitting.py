@@ -80,7 +80,7 @@ def _start(config: FitConfig) -> tuple[PairNetwork | None, list[dict[str, Any]]]
     if config.init_from is None:
         return None, []
     checkpoint = load_checkpoint(config.init_from)
-    network, asked = checkpoint.network, config.network.num_layers
+    network, asked = checkpoint.pair_network, config.network.num_layers
     if 2 <= network.config.num_layers < asked:
         network = network.deepened(asked)
     if network.config != config.network:

@@ -27,6 +27,8 @@ class Candidate:
         crystal: the structure, None when it could not be read.
         refusal: why it is not taken; empty as long as nothing speaks against it.
         labels: what is known about it; a missing label becomes NaN.
+        texts: names of what else is known about it, in words, which are no labels.
+        split: what the source says: ``train``, ``val``, ``test``, or empty.
     """
 
     id: str
@@ -34,6 +36,8 @@ class Candidate:
     crystal: Crystal | None
     refusal: str = ""
     labels: dict[str, float] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    split: str = ""
 
 
 def standardize_candidate(candidate: Candidate, *, max_atoms: int = MAX_ATOMS) -> Candidate:
@@ -45,13 +49,21 @@ def standardize_candidate(candidate: Candidate, *, max_atoms: int = MAX_ATOMS) -
         crystal = crystal.replace(lattice=crystal.lattice.round(6), frac_coords=crystal.frac_coords.round(6))
     except ValueError as error:
         return replace(candidate, crystal=None, refusal=f"cannot be standardised: {error}")
+    return check_candidate(replace(candidate, crystal=crystal), max_atoms=max_atoms, cell="primitive cell")
+
+
+def check_candidate(candidate: Candidate, *, max_atoms: int = MAX_ATOMS, cell: str = "cell") -> Candidate:
+    """The candidate as it is, or with the reason for its refusal: too many atoms in the cell, or too close ones."""
+    crystal = candidate.crystal
+    if crystal is None or candidate.refusal:
+        return candidate
     if crystal.num_atoms > max_atoms:
-        reason = f"{crystal.num_atoms} atoms in the primitive cell, more than {max_atoms}"
+        reason = f"{crystal.num_atoms} atoms in the {cell}, more than {max_atoms}"
         return replace(candidate, crystal=None, refusal=reason)
     if (distance := min_distance(crystal)) < MIN_DISTANCE:
         reason = f"two atoms are {distance:.2f} Å apart, less than {MIN_DISTANCE} Å"
         return replace(candidate, crystal=None, refusal=reason)
-    return replace(candidate, crystal=crystal)
+    return candidate
 
 
 def in_parallel[T, R](

@@ -174,6 +174,20 @@ class CrystalDataset:
             raise ValueError(f"unknown split {split!r}, it must be one of {', '.join(SPLITS)}")
         return self.select(np.equal(self.split, split))
 
+    def by_split(self) -> dict[str, "CrystalDataset"]:
+        """The rows of each split that has any, in the order train, val, test.
+
+        Raises:
+            ValueError: if some crystals are in none.
+        """
+        outside = np.flatnonzero(np.equal(self.split, ""))
+        if len(outside):
+            raise ValueError(
+                f"{len(outside)} crystals are in none of {', '.join(SPLITS)}, {str(self.ids[outside[0]])!r} is the "
+                "first: make a dataset with a split by `druse-train data build`"
+            )
+        return {split: self.subset(split) for split in SPLITS if (self.split == split).any()}
+
     def write(self, path: str | os.PathLike) -> None:
         """Write the Parquet file (zstd); the same content gives the same bytes.
 

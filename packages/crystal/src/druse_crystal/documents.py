@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from druse_crystal.cache_directory import CachedSplit, is_cache, read_splits
 from druse_crystal.crystal import Crystal
 from druse_crystal.dataset import CrystalDataset
 
@@ -70,14 +71,19 @@ def documents(path: str | os.PathLike) -> Iterator[Document]:
     """The documents of a file, an archive or a folder (all of its sub-folders, in natural order).
 
     A folder that a Druse command wrote, at any depth, holds the same crystals in several formats: only its extxyz file
-    is read. The same goes for such a folder inside an archive.
+    is read. The same goes for such a folder inside an archive. A cache directory is a dataset
+    (``druse_crystal.cache_directory``).
 
     Raises:
-        ValueError: at once, if the path does not exist, is of no known format, or is a folder without any such file.
+        ValueError: at once, if the path does not exist, is of no known format, is a folder without any such file, or a
+            cache directory with files that are damaged or do not fit together.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist: check the path")
+    if path.is_dir() and is_cache(path):
+        splits = read_splits(path)
+        return (document for name, split in splits.items() for document in _of_split(split, name, path.name))
     if path.is_dir():
         names = (PurePosixPath(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file())
         found, unclear = _chosen(names, lambda name: _is_own((path / name).read_bytes))
@@ -104,7 +110,7 @@ def _chosen(
         names: of all files, relative to the folder or archive that was given.
         is_own: whether a ``manifest.json`` is one of a Druse command.
     """
-    names = [name for name in names if _visible(name)]
+    names = [name for name in names if is_visible(name)]
     own = {name.parent for name in names if name.name == "manifest.json" and is_own(name)}
     own = {folder for folder in own if own.isdisjoint(folder.parents)}  # results inside of results are part of them
     found = [name for name in names if kind_of(name) and own.isdisjoint(name.parents)]
@@ -143,7 +149,8 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name) if part]
 
 
-def _visible(path: PurePath) -> bool:
+def is_visible(path: PurePath) -> bool:
+    """Whether a file is meant to be read: neither hidden nor an addition of macOS."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
@@ -154,6 +161,9 @@ def _of_file(file: Path, source: str) -> Iterator[Document]:
             yield from _of_zip(file, source)
         elif kind == "parquet":
             yield from _of_dataset(file, source)
+        elif kind == "csv":
+            with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+                yield from _rows(lines, source)
         else:
             yield from _of_text(str(kind), file.read_bytes(), source)
     except ValueError as error:
@@ -201,11 +211,14 @@ def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str) -
 
 
 def _of_text(kind: str, data: bytes, source: str) -> Iterator[Document]:
+    if kind == "csv":
+        yield from _rows(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="replace", newline=""), source)
+        return
     text = data.decode("utf-8-sig", errors="replace")
     if not text.strip():
         yield Document(source=source, kind="error", content="it is empty: export it again")
         return
-    split: dict[str, Callable[[str, str], Iterator[Document]]] = {"extxyz": _frames, "json": _entries, "csv": _rows}
+    split: dict[str, Callable[[str, str], Iterator[Document]]] = {"extxyz": _frames, "json": _entries}
     if kind in split:
         yield from split[kind](text, source)
     else:
@@ -264,18 +277,25 @@ def _is_structure(value: Any) -> bool:
     return isinstance(value, dict) and "lattice" in value and "sites" in value
 
 
-def _rows(text: str, source: str) -> Iterator[Document]:
-    """The rows of a table with a column ``cif``; its other columns become info, numbers where they are numbers."""
+def _rows(lines: Iterable[str], source: str) -> Iterator[Document]:
+    """The rows of a table with a column ``cif``; its other columns become info, numbers where they are numbers.
+
+    Lines are read as they are needed, since published tables have gigabytes. Names of structures stay as written.
+    """
     csv.field_size_limit(2**31 - 1)
     try:
-        table = csv.DictReader(io.StringIO(text, newline=""))
+        table = csv.DictReader(lines)
+        if table.fieldnames is None:
+            raise ValueError("it is empty: export it again")
         columns = {str(name).strip().lower(): name for name in table.fieldnames or []}
         if "cif" not in columns:
             raise ValueError("it has no column 'cif': put the text of one CIF per row into a column of that name")
         for number, row in enumerate(table, 1):
             name = f"{source}#{number}"
             info = {
-                str(k): _value(v) for k, v in row.items() if k not in (None, "", columns["cif"]) and isinstance(v, str)
+                str(k): v if k in _ID_COLUMNS else _value(v)
+                for k, v in row.items()
+                if k not in (None, "", columns["cif"]) and isinstance(v, str)
             }
             content = row[columns["cif"]]
             if not content or not content.strip():
@@ -302,6 +322,18 @@ def _of_dataset(file: Path, source: str) -> Iterator[Document]:
             yield Document(source=f"{source}#{name}", kind="error", content=str(error), info=info)
         else:
             yield Document(source=f"{source}#{name}", kind="crystal", content=crystal, info=info)
+
+
+def _of_split(split: CachedSplit, name: str, source: str) -> Iterator[Document]:
+    properties = {**split.numbers, **split.texts}
+    for i, structure in enumerate(split.ids.tolist()):
+        info = {"id": structure, "split": name} | {key: values[i].item() for key, values in properties.items()}
+        try:
+            crystal: Crystal = split.crystals[i]
+        except ValueError as error:
+            yield Document(source=f"{source}/{name}#{structure}", kind="error", content=str(error), info=info)
+        else:
+            yield Document(source=f"{source}/{name}#{structure}", kind="crystal", content=crystal, info=info)
 
 
 def _value(text: str) -> float | str:

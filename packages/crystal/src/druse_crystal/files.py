@@ -1,6 +1,7 @@
-"""Files that are either complete or absent."""
+"""Files and folders that are either complete or absent."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,42 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             raise ValueError(f"cannot write {path} ({error.strerror or error}): choose another name") from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to fill; it becomes ``path`` when the block ends without an error.
+
+    After an error nothing is left behind.
+
+    Raises:
+        ValueError: at once, if there is something at ``path`` other than an empty folder, or it cannot be made.
+    """
+    path = Path(path)
+    refusal = (
+        f"{path} exists already and is no empty folder: choose another name, so that old files do not get mixed in"
+    )
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(refusal)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"cannot make {path} ({reason}): choose a folder that you may write to") from error
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)  # mkdtemp makes private folders; a result is an ordinary one
+        try:
+            if path.exists():
+                path.rmdir()
+            os.replace(temporary, path)
+        except OSError as error:
+            raise ValueError(refusal) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -57,7 +57,7 @@ def read_crystals(path: str | os.PathLike) -> Iterator[ReadResult]:
     """Read every structure of a file, a zip archive or a folder.
 
     Formats: CIF, POSCAR/CONTCAR/.vasp, .extxyz/.xyz, pymatgen .json, .csv with a column ``cif``, dataset .parquet, zip
-    archives and folders of them (members in natural order).
+    archives and folders of them (members in natural order), cache directories (``druse_crystal.cache_directory``).
 
     Args:
         path: file or folder.
@@ -66,7 +66,8 @@ def read_crystals(path: str | os.PathLike) -> Iterator[ReadResult]:
         One result per structure, in order, read one by one. A file that cannot be read is one result with its error.
 
     Raises:
-        ValueError: at once, if the path does not exist, is of no known format, or is a folder without such files.
+        ValueError: at once, if the path does not exist, is of no known format, is a folder without such files, or a
+            cache directory that is not sound.
     """
     return (result for document in documents(path) for result in parse(document))
 

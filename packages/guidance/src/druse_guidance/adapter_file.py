@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from druse_crystal.files import replacing
-from druse_scores import PairNetwork, weights_hash
+from druse_scores import Network, weights_hash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -45,7 +45,7 @@ def save_adapter(
     path: Path | str,
     adapter: Adapter,
     *,
-    base: PairNetwork,
+    base: Network,
     provenance: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
@@ -71,7 +71,7 @@ def save_adapter(
         save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
 
 
-def load_adapter(path: Path | str, *, base: PairNetwork | None = None) -> StoredAdapter:
+def load_adapter(path: Path | str, *, base: Network | None = None) -> StoredAdapter:
     """Read an adapter.
 
     Args:

@@ -8,6 +8,8 @@ from druse_diffusion import NUM_ELEMENTS
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
+ANY_NUMBER = (-np.inf, np.inf)
+"""``levels`` of a property whose labels nobody knows."""
 KINDS = ("scalar", "log_scalar", "chemical_system", "space_group")
 SPACE_GROUPS = 230
 _FEWEST = 3  # labels without which there is no spread
@@ -53,15 +55,23 @@ class Property:
         """Whether a target is a number on a scale."""
         return self.kind in ("scalar", "log_scalar")
 
+    @property
+    def has_distribution(self) -> bool:
+        """Whether it is known how the labels are distributed."""
+        return len(self.levels) > len(ANY_NUMBER)
+
     def describe(self) -> str:
         """Range, unit and number of labels, in words."""
         if self.kind == "space_group":
             what = f"{len(self.groups)} space groups"
         elif self.kind == "chemical_system":
             what = "elements with hyphens, such as Li-O"
+        elif self.levels == ANY_NUMBER:
+            learnt = "its decadic logarithm " if self.kind == "log_scalar" else ""
+            what = f"a number {self.unit}".rstrip() + f", {learnt}learnt with mean {self.mean:.3g}, std {self.std:.3g}"
         else:
             what = f"{self.levels[0]:.4g} to {self.levels[-1]:.4g} {self.unit}".rstrip() if self.levels else "no labels"
-        return f"{what}, {self.num_labels:,} labels"
+        return f"{what}, {self.num_labels:,} labels" if self.num_labels else what
 
     def fitted(self, labels: ArrayLike) -> "Property":
         """The property with the statistics of labels, (b,) numbers of which NaN means unknown.

@@ -37,7 +37,7 @@ class Target:
     @property
     def warning(self) -> str:
         """A sentence if few labels are where the target is; empty otherwise."""
-        if not self.property.is_number:
+        if not (self.property.is_number and self.property.has_distribution):
             return ""
         below, above = _shares(self.property, self.low, self.high)
         if above - below >= _RARE or (self.low == self.high and below <= 1 - _RARE and above >= _RARE):
@@ -49,7 +49,7 @@ class Target:
         )
 
     def draw(self, uniform: float) -> Float64[np.ndarray, " w"]:
-        """What one crystal is asked for: of a range a value as often as it occurs among the labels.
+        """What one crystal is asked for: of a range a value as often as it occurs among the labels, if that is known.
 
         Args:
             uniform: even in (0, 1); decides.
@@ -58,6 +58,8 @@ class Target:
             return multi_hot([self.elements])[0]
         if self.low == self.high:
             return np.array([self.low])
+        if not self.property.has_distribution:
+            return np.array([self.low + uniform * (self.high - self.low)])
         below, above = _shares(self.property, self.low, self.high)
         levels = np.array(self.property.levels)
         value = np.interp(below + uniform * (above - below), np.linspace(0, 1, len(levels)), levels)
@@ -121,7 +123,8 @@ def _number(p: Property, sign: str, value: str, text: str) -> Target:
         numbers = []
     if len(numbers) not in (1, 2) or not np.isfinite(numbers).all():
         unit = f" in {p.unit}, without the unit" if p.unit else ""
-        raise ValueError(f"{text!r}: {p.name} is a number{unit}, such as {p.name}={p.levels[50]:.3g}")
+        example = p.levels[50] if p.has_distribution else p.original([0.0])[0]
+        raise ValueError(f"{text!r}: {p.name} is a number{unit}, such as {p.name}={example:.3g}")
     least, greatest = p.levels[0], p.levels[-1]
     low = numbers[0] if sign != "<=" else -np.inf
     high = numbers[-1] if sign != ">=" else np.inf
@@ -130,6 +133,11 @@ def _number(p: Property, sign: str, value: str, text: str) -> Target:
         raise ValueError(
             f"{text!r}: the {p.num_labels:,} labels of {p.name} that the model learnt from lie between {between}: ask "
             "for something in between"
+        )
+    if not (p.has_distribution or (np.isfinite(low) and np.isfinite(high))):
+        raise ValueError(
+            f"{text!r}: how the labels of {p.name} are distributed is not known of this model, so that no values can "
+            f"be drawn from an open range: write a value or a range, such as {p.name}=1..2"
         )
     return Target(property=p, low=low, high=high, text=text)
 

@@ -18,10 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from druse_scores.equivariant.network import PairNetwork, PairNetworkConfig
+from druse_scores.gemnet import GemNet, GemNetConfig, KnownProperty
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 _FORMAT = 3
-_NETWORK = "pair"
+_KINDS = ("pair", "gemnet")
+
+type Network = PairNetwork | GemNet
 
 
 class CheckpointError(ValueError):
@@ -39,10 +42,24 @@ class Checkpoint:
         provenance: code commit, data hash, steps, hours, losses, seed; free form.
     """
 
-    network: PairNetwork
+    network: Network
     num_atoms: dict[int, int]
     elements: tuple[int, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pair_network(self) -> PairNetwork:
+        """Druse's own network: what can be trained and adapted.
+
+        Raises:
+            CheckpointError: if it is another one.
+        """
+        if not isinstance(self.network, PairNetwork):
+            raise CheckpointError(
+                "the checkpoint holds a published MatterGen network, which Druse draws from and does not train: take a "
+                "model of Druse, such as the one that ships"
+            )
+        return self.network
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
@@ -57,8 +74,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.
     text = yaml.safe_dump(
         {
             "format": _FORMAT,
-            "network": _NETWORK,
-            "config": asdict(checkpoint.network.config),
+            "network": "pair" if isinstance(checkpoint.network, PairNetwork) else "gemnet",
+            "config": _plain(asdict(checkpoint.network.config)),
             "num_atoms": {int(n): int(count) for n, count in sorted(checkpoint.num_atoms.items())},
             "elements": [int(z) for z in checkpoint.elements],
             "provenance": checkpoint.provenance,
@@ -95,7 +112,7 @@ def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -
     return replace(checkpoint, network=checkpoint.network.to(device).eval())
 
 
-def weights_hash(network: PairNetwork) -> str:
+def weights_hash(network: Network) -> str:
     """SHA-256 of a network's weights in single precision: what an adapter knows its base by."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
@@ -109,9 +126,9 @@ def _described(path: Path) -> Checkpoint:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         form, kind = content["format"], content["network"]
-        if form == _FORMAT and kind == _NETWORK:
+        if form == _FORMAT and kind in _KINDS:
             return Checkpoint(
-                network=PairNetwork(PairNetworkConfig(**content["config"])),
+                network=_network(kind, content["config"]),
                 num_atoms=_checked_num_atoms(content["num_atoms"]),
                 elements=_checked_elements(content["elements"]),
                 provenance=_checked_provenance(content.get("provenance")),
@@ -123,9 +140,25 @@ def _described(path: Path) -> Checkpoint:
             "train a model with `druse-train fit`"
         ) from error
     raise CheckpointError(
-        f"{path} describes a {kind!r} network in format {form}, this version of Druse reads {_NETWORK!r} in format "
-        f"{_FORMAT}: use the version of Druse that wrote it, or train a model with `druse-train fit`"
+        f"{path} describes a {kind!r} network in format {form}, this version of Druse reads "
+        f"{' and '.join(map(repr, _KINDS))} in format {_FORMAT}: use the version of Druse that wrote it, or train a "
+        "model with `druse-train fit`"
     )
+
+
+def _network(kind: str, config: dict[str, Any]) -> Network:
+    if kind == "pair":
+        return PairNetwork(PairNetworkConfig(**config))
+    properties = tuple(KnownProperty(**known) for known in config.get("properties", ()))
+    settings: dict[str, Any] = {**config, "properties": properties}
+    return GemNet(GemNetConfig(**settings))
+
+
+def _plain(value: Any) -> Any:
+    """As YAML holds it: lists in place of tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _checked_num_atoms(counts: Any) -> dict[int, int]:
@@ -152,7 +185,7 @@ def _checked_provenance(provenance: Any) -> dict[str, Any]:
     return provenance or {}
 
 
-def _fill(network: PairNetwork, path: Path) -> None:
+def _fill(network: Network, path: Path) -> None:
     """Give a network its weights."""
     try:
         tensors = load_file(path)

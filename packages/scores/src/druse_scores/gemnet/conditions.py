@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from druse_scores.gemnet.config import KnownProperty
@@ -45,7 +45,7 @@ class SpaceGroupEmbedding(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(NUM_SPACE_GROUPS, width)
 
-    def forward(self, number: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
+    def forward(self, number: Num[Tensor, " b"]) -> Float[Tensor, "b w"]:
         """Encode."""
         return self.embedding(number.long() - 1)
 

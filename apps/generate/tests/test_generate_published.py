@@ -1,0 +1,110 @@
+"""Published networks: imported, listed, asked for properties and held to constraints like any other model."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from druse_crystal.io import read_crystals
+from druse_generate.cli import app
+from druse_scores.gemnet import GemNet, GemNetConfig, KnownProperty
+from druse_scores.gemnet.published import PREFIX, published_shapes
+from typer.testing import CliRunner
+
+KNOWN = (
+    KnownProperty(name="ml_bulk_modulus", kind="log_scalar", mean=1.75, std=0.25),
+    KnownProperty(name="chemical_system", kind="chemical_system"),
+    KnownProperty(name="space_group", kind="space_group"),
+)
+TINY = GemNetConfig(num_blocks=1, hidden=16, trip=8, bilinear=8, rbf=4, cbf=4, num_radial=16, properties=KNOWN)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny random network, as the published code would have saved it, imported by the command."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("published")
+    network = GemNet(TINY)
+    tensors = {name: 0.1 * torch.randn(shape) for name, shape in published_shapes(network).items()}
+    tensors |= network.state_dict()
+    for name in tensors:
+        if "cond_mixin" in name:
+            tensors[name] = torch.randn_like(tensors[name])
+    torch.save({"state_dict": {PREFIX + n: v for n, v in tensors.items()}}, folder / "last.ckpt")
+    result = run("import-checkpoint", folder / "last.ckpt", "--out", folder / "druse", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["parameters"] == sum(p.numel() for p in network.parameters())
+    return folder / "druse"
+
+
+def test_it_lists_what_can_be_asked(model):
+    facts = json.loads(run("info", "--model", model, "--json").stdout)
+    assert facts["properties"] == {
+        "ml_bulk_modulus": "a number GPa, its decadic logarithm learnt with mean 1.75, std 0.25",
+        "chemical_system": "elements with hyphens, such as Li-O",
+        "space_group": "230 space groups",
+    }
+    assert facts["num_atoms"] == [1, 20]
+    assert len(facts["elements"]) == 76
+
+
+def test_it_draws_with_properties_and_constraints(model, tmp_path):
+    common = ["generate", "--model", model, "--num", 3, "--steps", 4, "--num-atoms", "4", "--quiet"]
+    drawn = {}
+    for name, options in {
+        "plain": [],
+        "asked": ["--property", "ml_bulk_modulus=200..300"],
+        "harder": ["--property", "ml_bulk_modulus=200..300", "--guidance", 5],
+        "formula": ["--formula", "LiO", "--property", "space_group=225"],
+        "group": ["--space-group", 221, "--sampler", "published"],
+    }.items():
+        result = run(*common, *options, "--out", tmp_path / name)
+        assert result.exit_code == 0, (name, result.output)
+        found = [r.crystal for r in read_crystals(tmp_path / name / "crystals.extxyz")]
+        drawn[name] = [crystal for crystal in found if crystal is not None]
+        assert len(drawn[name]) == 3
+    for one, other in (("plain", "asked"), ("asked", "harder")):
+        assert any(abs(a.lattice - b.lattice).max() > 1e-4 for a, b in zip(drawn[one], drawn[other], strict=True))
+    assert all(Counter(c.atomic_numbers.tolist()) == {3: 2, 8: 2} for c in drawn["formula"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--property", "dft_band_gap=1"], "it knows ml_bulk_modulus (a number GPa"),
+        (["--property", "ml_bulk_modulus>=300"], "write a value or a range"),
+        (["--property", "ml_bulk_modulus=stiff"], "such as ml_bulk_modulus=56.2"),
+        (["--property", "ml_bulk_modulus=300", "--guidance", "0"], "guidance of 0"),
+        (["--include", "Pm"], "Pm"),
+    ],
+)
+def test_bad_requests_are_one_sentence(model, tmp_path, options, words):
+    result = run("generate", "--model", model, "--num", 1, "--out", tmp_path / "x", *options)
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+
+
+def test_a_name_is_imported_once(model, tmp_path, monkeypatch):
+    from druse_generate import find_model
+    from druse_scores import load_checkpoint
+
+    calls = []
+
+    def read(name):
+        calls.append(name)
+        return load_checkpoint(model)
+
+    monkeypatch.setattr(find_model, "import_checkpoint", read)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for out in ("a", "b"):
+        result = run("generate", "--model", "mattergen_base", "--num", 1, "--steps", 2, "--out", tmp_path / out)
+        assert result.exit_code == 0, result.output
+    assert calls == ["mattergen_base"]
+    assert "as imported before" in " ".join(result.stderr.split())
+    result = run("generate", "--model", "mattergen_bass", "--num", 1, "--out", tmp_path / "c")
+    assert result.exit_code == 2
+    assert "mattergen_bass" in result.stderr

@@ -1,0 +1,220 @@
+"""Published checkpoints as they come: a Lightning file, its folder with ``config.yaml``, or a name on the hub.
+
+A Lightning file is a pickle. It is read with torch's restricted unpickler, which knows tensors and plain containers and
+refuses everything that would run code.
+"""
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+HUB = "microsoft/mattergen"
+PUBLISHED = (
+    "mattergen_base",
+    "mp_20_base",
+    "chemical_system",
+    "space_group",
+    "dft_mag_density",
+    "dft_band_gap",
+    "ml_bulk_modulus",
+    "dft_mag_density_hhi_score",
+    "chemical_system_energy_above_hull",
+)
+"""Names of the published models."""
+
+_CONFIG = "config.yaml"
+_NETWORKS = ("GemNetTDenoiser", "GemNetTAdapter")
+_BLOCKS = {
+    "rbf": {"name": "gaussian"},
+    "cbf": {"name": "spherical_harmonics"},
+    "envelope": {"name": "polynomial", "exponent": 5},
+    "activation": "swish",
+    "num_before_skip": 1,
+    "num_after_skip": 2,
+    "num_concat": 1,
+    "num_atom": 3,
+    "num_targets": 1,
+    "regress_stress": True,
+    "otf_graph": True,
+}
+"""What no tensor tells and this network has built in; a config that says otherwise is of another network."""
+
+
+class LightningFileError(ValueError):
+    """Something is no published checkpoint, or not one that can be read; names it and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightningFile:
+    """What a published checkpoint holds that Druse needs.
+
+    Attributes:
+        tensors: the state dictionary.
+        settings: of the network, from ``config.yaml`` or from the file; empty if neither has any.
+        path: of the file.
+        epoch: of training; None if it does not say.
+    """
+
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any]
+    path: Path
+    epoch: int | None = None
+
+
+def find_file(source: Path, *, which: str = "last") -> Path:
+    """The Lightning file of a path.
+
+    Args:
+        source: a file, or a folder with such files in it or in its ``checkpoints``.
+        which: in a folder ``last``: ``last.ckpt``, ``best``: the one with the lowest ``loss_val`` in its name.
+
+    Raises:
+        LightningFileError: if there is none.
+    """
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise LightningFileError(
+            f"{source} does not exist: give a Lightning file (.ckpt), its folder, or one of {', '.join(PUBLISHED)}"
+        )
+    files = sorted([*source.glob("*.ckpt"), *source.glob("checkpoints/*.ckpt")])
+    losses = {float(found[1]): file for file in files if (found := re.search(r"loss_val=(\d+\.?\d*)", file.name))}
+    if which == "best" and losses:
+        return losses[min(losses)]
+    named = [file for file in files if file.stem == "last"]
+    if which == "best" or not (named or len(files) == 1):
+        what = "with loss_val= in its name" if which == "best" else "called last.ckpt"
+        raise LightningFileError(f"{source} holds {len(files)} .ckpt files and none {what}: give the path of one")
+    return (named or files)[0]
+
+
+def read_lightning(path: Path) -> LightningFile:
+    """Read a Lightning file, and the ``config.yaml`` of its folder or of the one above.
+
+    Raises:
+        LightningFileError: if it is truncated, wants to run code, has no state dictionary, or its settings are of
+            another network.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise LightningFileError(
+            f"{path} wants to run code when it is read{what}, which weights never need: it was refused; get it from "
+            "where it was published"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise LightningFileError(f"{path} is truncated or no Lightning file: download or copy it again") from error
+    states = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(states, dict) or not all(isinstance(value, Tensor) for value in states.values()):
+        raise LightningFileError(f"{path} has no state_dict of tensors: give a checkpoint that Lightning wrote")
+    settings = _beside(path) or content.get("config") or {}
+    epoch = content.get("epoch")
+    return LightningFile(
+        tensors={str(name): value for name, value in states.items()},
+        settings=network_settings(settings, path) if settings else {},
+        path=path,
+        epoch=epoch if isinstance(epoch, int) else None,
+    )
+
+
+def _beside(path: Path) -> dict[str, Any] | None:
+    for folder in (path.parent, path.parent.parent):
+        if (folder / _CONFIG).is_file():
+            try:
+                content = yaml.safe_load((folder / _CONFIG).read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise LightningFileError(f"{folder / _CONFIG} is no YAML: download or copy it again") from error
+            if not isinstance(content, dict):
+                raise LightningFileError(f"{folder / _CONFIG} holds no settings: download or copy it again")
+            return content
+    return None
+
+
+def network_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The settings of the network among those of a run.
+
+    Raises:
+        LightningFileError: if there are none, or they are of another network.
+    """
+    found: Any = settings
+    for key in ("lightning_module", "diffusion_module", "model"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        raise LightningFileError(
+            f"the settings of {path} lack lightning_module.diffusion_module.model: they are not those of a MatterGen "
+            "checkpoint"
+        )
+    kind = str(found.get("_target_", "")).rpartition(".")[2]
+    if kind not in _NETWORKS:
+        raise LightningFileError(
+            f"the settings of {path} are of a network {kind!r}, and Druse knows {' and '.join(_NETWORKS)}: this "
+            "checkpoint cannot be imported"
+        )
+    flat = dict(_flat(found))
+    for name, expected in _BLOCKS.items():
+        if name in flat and not _agrees(flat[name], expected):
+            raise LightningFileError(
+                f"the settings of {path} ask for {name} = {flat[name]!r}, and Druse has {expected!r}: this checkpoint "
+                "cannot be imported"
+            )
+    return flat
+
+
+def _agrees(value: Any, expected: Any) -> bool:
+    if isinstance(expected, Mapping) and isinstance(value, Mapping):
+        return all(value.get(key, wanted) == wanted for key, wanted in expected.items())
+    return value == expected
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All settings under their own names, the outer ones last; blocks stay as they are as well."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and name not in _BLOCKS:
+            yield from _flat(value)
+    yield from settings.items()
+
+
+def fetch(name: str) -> Path:
+    """The Lightning file of a published model: from the hub, or where there is no network from its local cache.
+
+    Raises:
+        LightningFileError: if there is no such model, or neither network nor cache has it.
+    """
+    if name not in PUBLISHED:
+        raise LightningFileError(f"there is no published model {name!r}: choose of {', '.join(PUBLISHED)}")
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError as error:
+        raise LightningFileError(
+            f"{name} has to be fetched, which needs pip install 'druse-scores[hub]': install it, or download the "
+            f"folder checkpoints/{name} of {HUB} and give its path"
+        ) from error
+    paths = [
+        _from_hub(hf_hub_download, f"checkpoints/{name}/{file}", name) for file in (_CONFIG, "checkpoints/last.ckpt")
+    ]
+    return paths[-1]
+
+
+def _from_hub(download: Any, file: str, name: str) -> Path:
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(download(HUB, file))
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError):
+        pass  # no network, or the hub is away: what was fetched before may do
+    try:
+        return Path(download(HUB, file, local_files_only=True))
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
+        raise LightningFileError(
+            f"{name} could not be fetched and is not in the local cache: connect to the network, or download the "
+            f"folder checkpoints/{name} of {HUB} elsewhere and give its path"
+        ) from error
