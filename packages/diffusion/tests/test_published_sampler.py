@@ -8,6 +8,7 @@ import torch
 from druse_crystal import CrystalBatch
 from druse_diffusion import MASK, Prediction, RandomStreams, sample, uniform_times
 from druse_diffusion.published import PublishedCoordinates, published_process
+from druse_diffusion.testing import RecordedNoise
 from safetensors.torch import load_file
 
 NUM_ATOMS = torch.tensor([3, 7, 5])
@@ -19,38 +20,9 @@ def recorded() -> dict[str, torch.Tensor]:
     return load_file(Path(__file__).parent / "data" / "published_sampler.safetensors")
 
 
-class RecordedNoise(RandomStreams):
-    """Hands out what the published code drew, in the shapes that Druse asks for."""
-
-    def __init__(self, recorded, run, *, from_prior, steps):
-        super().__init__(0, range(len(NUM_ATOMS)))
-        drawn = [recorded[key] for key in sorted(recorded) if key.startswith(f"{run}/noise/")]
-        lattice, atoms, gumbel = [], [], []
-        if from_prior:
-            lattice.append(drawn.pop(0))
-            atoms.append(drawn.pop(0))
-        assert len(drawn) == 6 * steps
-        for first in range(0, len(drawn), 6):  # of the two choices of species the second one counts
-            for there, noise in zip((atoms, lattice, atoms, lattice, None, gumbel), drawn[first:], strict=False):
-                if there is not None:
-                    there.append(noise)
-        self.lattice, self.atoms, self.gumbel = iter(lattice), iter(atoms), iter(gumbel)
-
-    def crystal_normal(self, width):
-        z = next(self.lattice).double()
-        if width == 1:
-            return z[:, 0]
-        beside = [(z[:, i, j] + z[:, j, i]) / 2**0.5 for i, j in ((1, 2), (0, 2), (0, 1))]
-        return torch.stack([z[:, 0, 0], z[:, 1, 1], z[:, 2, 2], *beside], -1)
-
-    def atom_normal(self, num_atoms, width):
-        return next(self.atoms).double()
-
-    def atom_uniform(self, num_atoms, width):
-        return torch.exp(-torch.exp(-next(self.gumbel).double()))
-
-    def left(self):
-        return [*self.lattice, *self.atoms, *self.gumbel]
+def played_back(recorded, run, *, steps, from_prior):
+    drawn = [recorded[key] for key in sorted(recorded) if key.startswith(f"{run}/noise/")]
+    return RecordedNoise(drawn, len(NUM_ATOMS), steps=steps, from_prior=from_prior)
 
 
 class RecordedScores:
@@ -117,7 +89,7 @@ def farthest(ours, theirs):
 def test_every_step_of_the_published_sampler(recorded, kind, name, record_property):
     run, steps = f"{kind}/{name}", RUNS[name]
     process, times = published_process(), uniform_times(1000)
-    noise = RecordedNoise(recorded, run, from_prior=name == "prior4", steps=len(steps))
+    noise = played_back(recorded, run, steps=len(steps), from_prior=name == "prior4")
     scores = RecordedScores(recorded, run, process, guidance=2.0 if kind == "guided" else None)
     x = process.prior(template(), generator=noise) if name == "prior4" else crystals(recorded, f"{run}/start")
     for step in steps:
@@ -134,7 +106,7 @@ def test_every_step_of_the_published_sampler(recorded, kind, name, record_proper
 def test_a_whole_run_of_forty_steps(recorded, record_property):
     """Scores that point at known crystals; they are recorded in float32 and amplify errors 150 times."""
     process = published_process(40)
-    noise = RecordedNoise(recorded, "oracle40", from_prior=True, steps=40)
+    noise = played_back(recorded, "oracle40", steps=40, from_prior=True)
     scores = RecordedScores(recorded, "oracle40", process)
     x = sample(process, scores, template(), times=uniform_times(40), n_corrector_steps=1, generator=noise)
     assert scores.asked == 80

@@ -1,9 +1,10 @@
 """Contract checks for somebody's own corruption: one call in a test."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from druse_diffusion.corruption import Corruption
@@ -117,3 +118,50 @@ def check_corruption(
     assert torch.equal(again, together[0]), "the same generator gives another result"
     other = corruption.corrupt(x0, at(0.5), num_atoms, generator=streams(4))
     assert not torch.equal(other, together[0]), "another seed gives the same result"
+
+
+class RecordedNoise(RandomStreams):
+    """Plays back the noise that the published sampler drew, in place of random numbers.
+
+    Args:
+        drawn: in the order in which it was drawn: of lattices and atoms at the start if a run begins there, then for
+            each step of atoms and lattices in the corrector, of atoms and lattices in the predictor, and two for the
+            species, of which the second counts.
+        num_crystals: of the batch.
+        steps: of the run.
+        from_prior: whether the run begins with noise alone.
+
+    Raises:
+        ValueError: if there is more or less noise than that.
+    """
+
+    def __init__(self, drawn: Sequence[Tensor], num_crystals: int, *, steps: int, from_prior: bool):
+        super().__init__(0, range(num_crystals))
+        start, rest = (drawn[:2], drawn[2:]) if from_prior else ([], drawn)
+        if len(rest) != 6 * steps:
+            raise ValueError(f"{steps} steps need {6 * steps} draws, there are {len(rest)}")
+        lattices, atoms = list(start[:1]), list(start[1:])
+        for i in range(0, len(rest), 6):
+            atoms += [rest[i], rest[i + 2]]
+            lattices += [rest[i + 1], rest[i + 3]]
+        self._lattices, self._atoms, self._gumbel = iter(lattices), iter(atoms), iter(rest[5::6])
+
+    def crystal_normal(self, width: int) -> Float[Tensor, "b {width}"]:
+        """Noise of the lattices: one number, or the six entries of the symmetric matrix that the code made of nine."""
+        z = next(self._lattices).double()
+        if width == 1:
+            return z[:, 0]
+        beside = [(z[:, i, j] + z[:, j, i]) / 2**0.5 for i, j in ((1, 2), (0, 2), (0, 1))]
+        return torch.stack([z[:, 0, 0], z[:, 1, 1], z[:, 2, 2], *beside], -1)
+
+    def atom_normal(self, num_atoms: Int[Tensor, " b"], width: int) -> Float[Tensor, "n {width}"]:
+        """Noise of the coordinates."""
+        return next(self._atoms).double()
+
+    def atom_uniform(self, num_atoms: Int[Tensor, " b"], width: int) -> Float[Tensor, "n {width}"]:
+        """The numbers of which the Gumbel noise of the species is made."""
+        return torch.exp(-torch.exp(-next(self._gumbel).double()))
+
+    def left(self) -> int:
+        """Draws that nobody asked for."""
+        return sum(1 for rest in (self._lattices, self._atoms, self._gumbel) for _ in rest)
