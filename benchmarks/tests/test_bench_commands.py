@@ -44,6 +44,14 @@ def test_throughput(here, tiny_model):
     assert len(check(result, here / "throughput", "throughput")["results"]["rows"]) == 2 * precisions
 
 
+def test_published_network(here):
+    result = run("published-network", "--smoke", "--quiet", "--threads", 1)
+    rows = check(result, here / "published-network", "published-network")["results"]["rows"]
+    assert [row["crystals"] for row in rows if row["precision"] == "float32"] == [1, 2]
+    assert all(row["seconds"] > 0 and row["gflop"] > 0 for row in rows)
+    assert rows[0]["triplets"] > rows[0]["edges"] > 100
+
+
 def test_training_curve(here):
     content = check(run("training-curve", "--smoke", "--quiet"), here / "training-curve", "training-curve")
     assert [row["step"] for row in content["results"]["validations"]] == [6, 12, 18, 24]
@@ -233,6 +241,7 @@ def test_unconditional(here):
         (["hull", "--num-elements", 1], "at least 2"),
         (["structure-prediction", "--ways", "guess"], "there is no way 'guess'"),
         (["structure-prediction", "--draws", 0], "ask for at least 1"),
+        (["published-network", "--repeats", 0], "must be at least 1"),
         (["label-fractions", "--shares", "all"], "--shares is 'all'"),
         (["label-fractions", "--shares", "0"], "a share is above 0"),
         (["label-fractions", "--column", "hardness"], "no column 'hardness'"),

@@ -1,5 +1,6 @@
 """``druse-bench``: one command a question."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,36 @@ def throughput(
                 display=display,
                 manifest=Manifest(),
             )
+        typer.echo(folder / "table.md")
+
+
+@app.command("published-network")
+def published_network(
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    repeats: Annotated[int, typer.Option(help="Evaluations of each batch; the fastest counts.")] = 5,
+    crystals: Annotated[str, typer.Option(help="Sizes of batches, with commas.")] = "1,4,16",
+    seed: Seed = 0,
+    out: Out = None,
+    smoke: Smoke = False,
+    quiet: Quiet = False,
+) -> None:
+    """How long does a network of the published size take, beside the published code and its own floor?"""
+    from druse_crystal.console import Display, user_errors
+
+    with user_errors("druse-bench published-network"):
+        from druse_crystal.dataset import load_embedded
+        from druse_crystal.manifest import Manifest
+
+        from druse_benchmarks.published_network import SMALL, PublishedNetworkConfig
+        from druse_benchmarks.published_network import published_network as run
+
+        sizes = numbers("1,2" if smoke else crystals, option="--crystals")
+        if min(sizes) < 1 or repeats < 1 or threads < 1:
+            raise ValueError("crystals, repeats and threads must be at least 1")
+        config = PublishedNetworkConfig(crystals=sizes, repeats=1 if smoke else repeats, threads=threads, seed=seed)
+        config = replace(config, network=SMALL) if smoke else config
+        with Display(quiet=quiet) as display:
+            folder = run(config, load_embedded(), out=out_folder(out, smoke), display=display, manifest=Manifest())
         typer.echo(folder / "table.md")
 
 

@@ -125,3 +125,18 @@ def test_a_property_that_is_not_given_changes_nothing_and_an_unknown_one_is_refu
         assert torch.allclose(told.species_logits[3:], plain.species_logits[3:])
     with pytest.raises(ValueError, match="asked for colour and knows of properties gap, system"):
         network(batch, t, Conditions(values={"colour": t}, given={"colour": no}))
+
+
+def test_mixed_precision_changes_little_and_not_the_type():
+    torch.manual_seed(0)
+    network, batch = GemNet(replace(TINY, hidden=32)).eval(), crystals(3, 2)
+    batch = batch.replace(lattice=batch.lattice.float(), frac_coords=batch.frac_coords.float())
+    t = torch.tensor([0.5, 0.3])
+    with torch.no_grad():
+        full = network(batch, t)
+        network.mixed_precision = True
+        mixed = network(batch, t)
+    for name in ("lattice", "frac_coords", "species_logits"):
+        x, y = getattr(mixed, name), getattr(full, name)
+        assert x.dtype == torch.float32
+        assert 0 < float((x - y).abs().max() / y.abs().max()) < 0.05

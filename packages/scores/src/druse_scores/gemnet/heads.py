@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -46,4 +45,4 @@ def lattice_tensor(s: Float[Tensor, "e 1"], graph: CrystalGraph) -> Float[Tensor
     """``sum over the edges of a crystal of s_e V_e V_e^T``, over their number."""
     v = graph.directions
     tensors = (s / graph.sizes[graph.crystal].unsqueeze(-1)).unsqueeze(-1) * v.unsqueeze(-1) * v.unsqueeze(-2)
-    return torch.zeros(len(graph.sizes), 3, 3, dtype=s.dtype, device=s.device).index_add(0, graph.crystal, tensors)
+    return tensors.new_zeros(len(graph.sizes), 3, 3).index_add(0, graph.crystal, tensors)

@@ -65,7 +65,8 @@ class Bilinear(nn.Module):
         graph, (i, c, _) = bases.graph, self.weight.shape
         at_atoms = torch.bmm(bases.harmonics.mT, graph.by_target(x))
         gathered = torch.bmm(bases.weighted, at_atoms).reshape(len(graph.degree), graph.longest, c, i)
-        others = torch.addcmul(graph.by_edge(gathered), bases.own.unsqueeze(-1), x.unsqueeze(1), value=-1)
+        own = bases.own.to(x.dtype)
+        others = torch.addcmul(graph.by_edge(gathered), own.unsqueeze(-1), x.unsqueeze(1), value=-1)
         return others.flatten(1) @ self.weight.transpose(0, 1).flatten(0, 1)
 
 

@@ -74,11 +74,13 @@ class GemNet(nn.Module):
 
     Args:
         config: sizes, and properties that it knows.
+        mixed_precision: multiply matrices in bfloat16; edges and outputs stay in the precision of the crystals. It pays
+            where the hardware has such products (``has_bfloat16``).
     """
 
-    def __init__(self, config: GemNetConfig):
+    def __init__(self, config: GemNetConfig, *, mixed_precision: bool = False):
         super().__init__()
-        self.config = config
+        self.config, self.mixed_precision = config, mixed_precision
         self.noise_level_encoding = Sinusoid(config.hidden)
         self.gemnet = GemNetCore(config)
         self.fc_atom = nn.Linear(config.hidden, NUM_CLASSES)
@@ -102,7 +104,14 @@ class GemNet(nn.Module):
                 known = ", ".join(p.name for p in self.config.properties) or "none"
                 raise ValueError(f"the model was asked for {name} and knows of properties {known}")
         graph = self.graph(noisy)
-        return self.score(noisy, graph, t, conditions)
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            out = self.score(noisy, graph, t, conditions)
+        dtype = noisy.lattice.dtype
+        return Prediction(
+            lattice=out.lattice.to(dtype),
+            frac_coords=out.frac_coords.to(dtype),
+            species_logits=out.species_logits.to(dtype),
+        )
 
     def graph(self, noisy: CrystalBatch) -> CrystalGraph:
         """The edges that it sees."""

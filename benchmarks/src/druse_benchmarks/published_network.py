@@ -1,0 +1,226 @@
+"""How long does the published network take, beside the published code and beside the floor of its matrix products?"""
+
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from druse_crystal import CrystalBatch
+from druse_crystal.console import Display
+from druse_crystal.dataset import CrystalDataset
+from druse_crystal.manifest import Manifest
+from druse_diffusion import CrystalProcess, RandomStreams
+from druse_scores import GemNet, GemNetConfig, has_bfloat16
+from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
+
+from druse_benchmarks.drawing import COLORS, canvas
+from druse_benchmarks.record import machine_load, markdown_table, plain, write_record
+
+NAME = "published-network"
+PUBLISHED: Mapping[int, float] = {1: 0.226, 4: 0.829, 16: 3.581}
+"""Seconds of one evaluation by the published code (commit ac9ddd4, torch 2.13, float32, t = 0.5, two threads), by the
+number of crystals: recorded once on two cores that multiplied 8,000 x 512 x 512 matrices at the speed below."""
+PUBLISHED_PRODUCTS = 146.0
+"""GFLOP/s, a multiplication and an addition each counting."""
+PUBLISHED_MEMORY = 885
+"""MiB that the process of the published code grew by for 16 crystals."""
+FULL = GemNetConfig()
+SMALL = GemNetConfig(num_blocks=1, hidden=32, trip=8, bilinear=8, rbf=4, cbf=4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedNetworkConfig:
+    """What is timed.
+
+    Attributes:
+        network: its size; weights are random.
+        crystals: batches of so many crystals of 10 or 11 atoms.
+        repeats: evaluations of each; the fastest counts, on a machine that others use too.
+        threads: of the processor.
+        seed: of crystals, noise and weights.
+    """
+
+    network: GemNetConfig = FULL
+    crystals: tuple[int, ...] = (1, 4, 16)
+    repeats: int = 5
+    threads: int = 2
+    seed: int = 0
+
+
+def published_network(
+    config: PublishedNetworkConfig, dataset: CrystalDataset, *, out: Path, display: Display, manifest: Manifest
+) -> Path:
+    """Time evaluations of a network of the published size.
+
+    Args:
+        config: what is timed.
+        dataset: crystals that are noised to t = 0.5.
+        out: folder of all results.
+        display: shows progress.
+        manifest: receives the protocol.
+
+    Returns:
+        the folder of the record.
+    """
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    network = GemNet(config.network).eval()
+    modes = [False, *([True] if has_bfloat16(torch.device("cpu")) else [])]
+    rows: list[dict[str, Any]] = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for number in sorted(config.crystals):
+        batch, t = _noised(dataset, number, config.seed), torch.full((number,), 0.5)
+        graph = network.graph(batch)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(batch, t)
+        flops = counter.get_total_flops()
+        products = _products(len(graph), config.network.hidden, config.repeats)
+        full = None
+        for mixed in modes:
+            display.say(f"{number} crystals, {'bfloat16' if mixed else 'float32'}")
+            network.mixed_precision = mixed
+            with torch.no_grad():
+                answer, seconds = _fastest(lambda b=batch, t=t: network(b, t), config.repeats)
+            full = answer if full is None else full
+            rows.append(
+                {
+                    "crystals": number,
+                    "atoms": len(batch.frac_coords),
+                    "edges": len(graph),
+                    "triplets": int((graph.degree * (graph.degree - 1)).sum()),
+                    "precision": "bfloat16" if mixed else "float32",
+                    "seconds": seconds,
+                    "gflop": flops / 1e9,
+                    "products_gflop_per_s": products["bfloat16" if mixed else "float32"],
+                    "off": {
+                        name: _off(getattr(answer, name), getattr(full, name))
+                        for name in ("lattice", "frac_coords", "species_logits")
+                    },
+                    "grown_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before,
+                }
+            )
+    manifest.seed = config.seed
+    manifest.settings |= asdict(config)
+    manifest.results |= {
+        "rows": rows,
+        "published": {
+            "seconds": {str(n): s for n, s in PUBLISHED.items()},
+            "products_gflop_per_s": PUBLISHED_PRODUCTS,
+            "grown_mib": PUBLISHED_MEMORY,
+        },
+    }
+    document = manifest.as_dict()
+    document["machine"] |= machine_load()
+    return write_record(
+        out,
+        NAME,
+        documents={NAME: plain(document)},
+        table=_table(rows),
+        picture=picture(rows),
+        caption="Seconds of one evaluation of the published network",
+    )
+
+
+def _noised(dataset: CrystalDataset, number: int, seed: int) -> CrystalBatch:
+    """Crystals of ten atoms and, for a quarter, of eleven, noised to t = 0.5."""
+    rng = np.random.default_rng(seed)
+    wanted = {10: number - number // 4, 11: number // 4}
+    rows = [row for n, k in wanted.items() for row in rng.choice(np.flatnonzero(dataset.num_atoms == n), k)]
+    clean = CrystalBatch.from_crystals([dataset.crystals[int(row)] for row in rows])
+    streams = RandomStreams(seed, range(number))
+    return CrystalProcess().corrupt(clean, torch.full((number,), 0.5), generator=streams)
+
+
+def _products(edges: int, width: int, repeats: int) -> dict[str, float]:
+    """GFLOP/s of the product of edges with a weight matrix."""
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        if name == "bfloat16" and not has_bfloat16(torch.device("cpu")):
+            continue
+        x, w = torch.randn(edges, width).to(dtype), torch.randn(width, width).to(dtype)
+        _, seconds = _fastest(lambda x=x, w=w: x @ w, 4 * repeats)
+        found[name] = 2 * edges * width**2 / seconds / 1e9
+    return found
+
+
+def _fastest[T](call: Callable[[], T], repeats: int) -> tuple[T, float]:
+    answer, best = call(), float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        answer = call()
+        best = min(best, time.perf_counter() - start)
+    return answer, best
+
+
+def _off(ours: torch.Tensor, full: torch.Tensor) -> float:
+    return float((ours - full).abs().max() / full.abs().max().clamp(min=1e-30))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for r in rows:
+        floor = r["gflop"] / r["products_gflop_per_s"]
+        published = PUBLISHED.get(r["crystals"])
+        here = None if published is None else published * PUBLISHED_PRODUCTS / r["products_gflop_per_s"]
+        lines.append(
+            [
+                f"{r['crystals']} crystals, {r['atoms']} atoms",
+                r["precision"],
+                f"{r['edges']:,}",
+                f"{r['seconds']:.3f}",
+                f"{r['gflop']:.0f}",
+                f"{r['products_gflop_per_s']:.0f}",
+                f"{floor:.3f}",
+                f"{r['seconds'] / floor:.2f}",
+                "–" if published is None else f"{published:.3f}",
+                "–" if here is None or r["precision"] != "float32" else f"{here / r['seconds']:.2f}",
+                f"{r['grown_mib']:.0f}",
+                f"{max(r['off'].values()):.1e}",
+            ]
+        )
+    header = [
+        "",
+        "precision",
+        "edges",
+        "s",
+        "GFLOP",
+        "GFLOP/s of its products",
+        "floor, s",
+        "s / floor",
+        "published, s",
+        "times as fast",
+        "MiB",
+        "off",
+    ]
+    return (
+        f"{markdown_table(header, lines)}\nOne evaluation at t = 0.5, the fastest of some. Floor: the network's "
+        "operations at the speed at which this machine multiplies its edges with a weight matrix of one layer. "
+        "Published: the published code in float32, recorded on two cores whose products ran at "
+        f"{PUBLISHED_PRODUCTS:.0f} GFLOP/s; times as fast: against that, scaled by the speed of these products on both "
+        f"machines. MiB: growth of the process, {PUBLISHED_MEMORY} for 16 crystals of the published code. Off: largest "
+        "difference from float32, over the largest entry.\n"
+    )
+
+
+def picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Seconds against crystals."""
+    figure, (panel,) = canvas(width=5.0, height=3.4)
+    for i, precision in enumerate(dict.fromkeys(r["precision"] for r in rows)):
+        own = [r for r in rows if r["precision"] == precision]
+        sizes = [r["crystals"] for r in own]
+        panel.plot(sizes, [r["seconds"] for r in own], marker="o", color=COLORS[i], label=f"Druse, {precision}")
+        if precision == "float32":
+            floors = [r["gflop"] / r["products_gflop_per_s"] for r in own]
+            panel.plot(sizes, floors, color=COLORS[5], linestyle=":", label="floor, float32")
+    panel.plot(list(PUBLISHED), list(PUBLISHED.values()), marker="s", color=COLORS[2], label="published code, recorded")
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xlabel("crystals")
+    panel.set_ylabel("seconds of an evaluation")
+    panel.legend(frameon=False)
+    return figure
