@@ -39,7 +39,7 @@ class ChemicalSystemEmbedding(nn.Module):
 
 
 class SpaceGroupEmbedding(nn.Module):
-    """A space group by its number."""
+    """A space group by its number; 0 may stand where none is given."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -47,7 +47,7 @@ class SpaceGroupEmbedding(nn.Module):
 
     def forward(self, number: Num[Tensor, " b"]) -> Float[Tensor, "b w"]:
         """Encode."""
-        return self.embedding(number.long() - 1)
+        return self.embedding(number.long().clamp_min(1) - 1)
 
 
 class UnconditionalEmbedding(nn.Module):
@@ -80,5 +80,5 @@ class PropertyEmbedding(nn.Module):
             self.scaler = Scaler(known.mean, known.std)
 
     def forward(self, values: Tensor) -> Float[Tensor, "b w"]:
-        """Encode."""
-        return self.conditional_embedding_module(values)
+        """Encode; not-a-numbers, which may stand where nothing is given, count as zero."""
+        return self.conditional_embedding_module(values.nan_to_num())

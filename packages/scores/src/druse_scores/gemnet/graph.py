@@ -119,8 +119,10 @@ def symmetric_half(
 ) -> tuple[Int[Tensor, " h"], Int[Tensor, " h"], Int[Tensor, "h 3"]]:
     """One of the two directions of every edge that either end has among its nearest neighbours."""
     found = neighbors(batch, cutoff=cutoff, k=max_neighbors, keep_ties=True)
-    source, target = torch.cat([found.source, found.target]), torch.cat([found.target, found.source])
-    rows = torch.column_stack([target, source, torch.cat([found.shifts, -found.shifts])]).unique(dim=0)
+    apart = found.distances.square() > _SAME_PLACE
+    source, target, shifts = found.source[apart], found.target[apart], found.shifts[apart]
+    source, target = torch.cat([source, target]), torch.cat([target, source])
+    rows = torch.column_stack([target, source, torch.cat([shifts, -shifts])]).unique(dim=0)
     return _half(rows[:, 1], rows[:, 0], rows[:, 2:])
 
 
