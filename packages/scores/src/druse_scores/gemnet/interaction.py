@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from druse_scores.gemnet.graph import CrystalGraph
-from druse_scores.gemnet.layers import Dense, Residual, Scale, activation, he_orthogonal, mean_of_two
+from druse_scores.gemnet.layers import Dense, Residual, Scale, activation, by_rows, he_orthogonal, mean_of_two
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,11 +45,17 @@ class TripletInteraction(nn.Module):
         self.up_projection_ca = Dense(bilinear, width, active=True)
         self.up_projection_ac = Dense(bilinear, width, active=True)
 
-    def forward(self, m: Float[Tensor, "e w"], bases: Bases) -> Float[Tensor, "e w"]:
-        """Messages to the edges."""
-        x = self.scale_rbf(self.dense_ba(m) * self.mlp_rbf(bases.rbf3))
-        x = self.scale_cbf_sum(self.mlp_cbf(self.down_projection(x), bases))
-        return mean_of_two(self.up_projection_ca(x), self.up_projection_ac(x)[bases.graph.mirror])
+    def forward(self, m: Float[Tensor, "e w"], bases: Bases) -> Float[Tensor, "e o"]:
+        """What each edge gathers; ``message`` makes messages of it."""
+        return self.scale_cbf_sum(self.mlp_cbf(by_rows(self._sent, m, bases.rbf3), bases))
+
+    def _sent(self, m: Float[Tensor, "e w"], rbf: Float[Tensor, "e r"]) -> Float[Tensor, "e i"]:
+        """What each edge has to tell."""
+        return self.down_projection(self.scale_rbf(self.dense_ba(m) * self.mlp_rbf(rbf)))
+
+    def message(self, y: Float[Tensor, "e o"], mirrored: Float[Tensor, "e o"]) -> Float[Tensor, "e w"]:
+        """Messages to the edges, of what they and their mirror images gathered."""
+        return mean_of_two(self.up_projection_ca(y), self.up_projection_ac(mirrored))
 
 
 class Bilinear(nn.Module):
@@ -101,7 +107,12 @@ class EdgeEmbedding(nn.Module):
         """``Dense([h_source, h_target, edge])``; what belongs to atoms is multiplied once an atom, not once an edge."""
         a = h.shape[-1]
         of_source, of_target, own = self.dense.linear.weight.split([a, a, edge.shape[-1]], dim=1)
-        return activation((h @ of_source.T)[source] + (h @ of_target.T)[target] + edge @ own.T)
+        starts, ends = h @ of_source.T, h @ of_target.T
+
+        def embedded(edge: Tensor, source: Tensor, target: Tensor) -> Tensor:
+            return activation(edge @ own.T + starts[source] + ends[target])
+
+        return by_rows(embedded, edge, source, target)
 
 
 class InteractionBlock(nn.Module):
@@ -121,8 +132,15 @@ class InteractionBlock(nn.Module):
         self, h: Float[Tensor, "n w"], m: Float[Tensor, "e w"], bases: Bases
     ) -> tuple[Float[Tensor, "n w"], Float[Tensor, "e w"]]:
         """New features of atoms and edges."""
-        x = mean_of_two(self.dense_ca(m), self.trip_interaction(m, bases))
-        m = self.layers_after_skip(mean_of_two(m, self.layers_before_skip(x)))
+        gathered = self.trip_interaction(m, bases)
+        m = by_rows(self._edges, m, gathered, gathered[bases.graph.mirror])
         h = mean_of_two(h, self.atom_update(m, bases))
         q = self.concat_layer(h, m, bases.graph.source, bases.graph.target)
-        return h, mean_of_two(m, self.residual_m(q))
+        return h, by_rows(lambda m, q: mean_of_two(m, self.residual_m(q)), m, q)
+
+    def _edges(
+        self, m: Float[Tensor, "e w"], gathered: Float[Tensor, "e o"], mirrored: Float[Tensor, "e o"]
+    ) -> Float[Tensor, "e w"]:
+        """Edges after the triplet interaction."""
+        x = mean_of_two(self.dense_ca(m), self.trip_interaction.message(gathered, mirrored))
+        return self.layers_after_skip(mean_of_two(m, self.layers_before_skip(x)))

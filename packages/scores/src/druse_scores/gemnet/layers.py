@@ -1,15 +1,17 @@
 """The layers that everything is made of."""
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 _SILU_SPREAD = 1 / 0.6  # brings the spread of a normal number back after SiLU (GemNet, appendix)
 _HALF = 1 / math.sqrt(2)
+_ROWS = 2048
 
 
 def activation(x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
@@ -29,6 +31,16 @@ def scaled(x: Float[Tensor, "*s c"], factor: float) -> Float[Tensor, "*s c"]:
 
 def _silu(x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
     return silu(x, inplace=not torch.is_grad_enabled())
+
+
+def by_rows(layers: Callable[..., Float[Tensor, "e o"]], *rows: Shaped[Tensor, "e ..."]) -> Float[Tensor, "e o"]:
+    """``layers(*rows)``, of layers that treat every row by itself.
+
+    Without gradients a few thousand rows go through all layers before the next ones, so that they stay in the cache.
+    """
+    if torch.is_grad_enabled() or len(rows[0]) <= _ROWS:
+        return layers(*rows)
+    return torch.cat([layers(*part) for part in zip(*(values.split(_ROWS) for values in rows), strict=True)])
 
 
 class Dense(nn.Module):

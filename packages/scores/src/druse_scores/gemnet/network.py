@@ -15,7 +15,7 @@ from druse_scores.gemnet.config import GemNetConfig
 from druse_scores.gemnet.graph import CrystalGraph, crystal_graph
 from druse_scores.gemnet.heads import ForceHead, LatticeHead, lattice_tensor
 from druse_scores.gemnet.interaction import Bases, EdgeEmbedding, InteractionBlock
-from druse_scores.gemnet.layers import Dense
+from druse_scores.gemnet.layers import Dense, by_rows
 
 
 class SpeciesEmbedding(nn.Module):
@@ -141,15 +141,15 @@ class GemNet(nn.Module):
         h = core.atom_latent_emb(torch.cat([core.atom_emb.embeddings(noisy.atomic_numbers - 1), told[of_atom]], -1))
         m = core.edge_emb(h, rbf, graph.source, graph.target)
         along = cosine_similarity(graph.directions.unsqueeze(1), noisy.lattice[graph.crystal], dim=-1)
-        m = core.angle_edge_emb(torch.cat([m, along], -1))
+        m = by_rows(lambda m, along: core.angle_edge_emb(torch.cat([m, along], -1)), m, along)
 
         adapted = self.adapted(conditions)
-        force, tensor = core.out_blocks[0](m, rbf_out), core.lattice_out_blocks[0](m, rbf_lattice)
+        force, tensor = by_rows(core.out_blocks[0], m, rbf_out), by_rows(core.lattice_out_blocks[0], m, rbf_lattice)
         for i, block in enumerate(core.int_blocks):
             h = h + self.mixed_in(i, h, adapted, of_atom)
             h, m = block(h, m, bases)
-            force = force + core.out_blocks[i + 1](m, rbf_out)
-            tensor = tensor + core.lattice_out_blocks[i + 1](m, rbf_lattice)
+            force = force + by_rows(core.out_blocks[i + 1], m, rbf_out)
+            tensor = tensor + by_rows(core.lattice_out_blocks[i + 1], m, rbf_lattice)
 
         forces = graph.sum_at_targets(force * graph.directions)
         inverse = torch.linalg.inv(noisy.lattice)
