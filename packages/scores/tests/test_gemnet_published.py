@@ -127,6 +127,41 @@ def test_a_property_that_is_not_given_changes_nothing_and_an_unknown_one_is_refu
         network(batch, t, Conditions(values={"colour": t}, given={"colour": no}))
 
 
+@pytest.mark.parametrize("graph", ["published", "symmetric"])
+def test_atoms_at_one_place_are_no_neighbours(graph):
+    torch.manual_seed(0)
+    network, batch = GemNet(replace(TINY, graph=graph)).double().eval(), crystals(3, 2)
+    batch.frac_coords[1] = batch.frac_coords[0]
+    edges = network.graph(batch)
+    assert float(edges.distances.min()) > 0.01
+    out = network(batch, torch.tensor([0.5, 0.3]).double())
+    assert out.frac_coords.isfinite().all()
+    assert out.lattice.isfinite().all()
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_what_stands_in_rows_that_are_not_given_has_no_effect(adapter):
+    """Labels that a dataset lacks are not-a-numbers, or group 0: outputs and gradients do not see them."""
+    known = (
+        KnownProperty(name="gap", adapter=adapter),
+        KnownProperty(name="group", kind="space_group", adapter=adapter),
+    )
+    torch.manual_seed(0)
+    network, batch = GemNet(replace(TINY, properties=known)).double(), crystals(3, 2)
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    t, first = torch.tensor([0.5, 0.3]).double(), torch.tensor([True, False])
+    results = []
+    for gap, group in ((2.0, 7), (torch.nan, 0)):
+        values = {"gap": torch.tensor([1.0, gap]).double(), "group": torch.tensor([225, group])}
+        network.zero_grad()
+        out = network(batch, t, Conditions(values=values, given={"gap": first, "group": first}))
+        out.species_logits.square().sum().backward()
+        results.append([out.species_logits.detach(), *(p.grad for p in network.parameters() if p.grad is not None)])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_mixed_precision_changes_little_and_not_the_type():
     torch.manual_seed(0)
     network, batch = GemNet(replace(TINY, hidden=32)).eval(), crystals(3, 2)
