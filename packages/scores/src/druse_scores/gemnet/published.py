@@ -15,7 +15,7 @@ from druse_scores.gemnet.config import GemNetConfig, KnownProperty
 from druse_scores.gemnet.network import GemNet
 
 PREFIX = "diffusion_module.model."
-LOGARITHMIC = ("dft_bulk_modulus", "dft_shear_modulus", "ml_bulk_modulus")
+LOGARITHMIC = ("dft_bulk_modulus", "ml_bulk_modulus")
 """Properties of which the published code learns the decadic logarithm."""
 
 type Shapes = dict[str, tuple[int, ...]]
@@ -37,7 +37,7 @@ def network_of(
         max_images: the same.
 
     Returns:
-        the network, in evaluation mode.
+        the network, in evaluation mode; it shares the memory of the tensors.
 
     Raises:
         ForeignWeights: if a tensor is missing, unknown, of another shape or not finite.
