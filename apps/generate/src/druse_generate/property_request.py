@@ -57,6 +57,8 @@ class PropertyRequest:
             ValueError: for a target that makes no sense to the model, or two of one property.
         """
         found = tuple(parse_target(text, properties) for text in self.targets)
+        for target in found:
+            target.draw(0.5)  # refuses what cannot be drawn from
         names = [target.property.name for target in found]
         for name in names:
             if names.count(name) > 1:

@@ -53,12 +53,21 @@ class Target:
 
         Args:
             uniform: even in (0, 1); decides.
+
+        Raises:
+            ValueError: for an open range of a property of which it is not known how its labels are distributed.
         """
         if self.property.kind == "chemical_system":
             return multi_hot([self.elements])[0]
         if self.low == self.high:
             return np.array([self.low])
         if not self.property.has_distribution:
+            if not np.isfinite([self.low, self.high]).all():
+                name = self.property.name
+                raise ValueError(
+                    f"{self.text!r}: how the labels of {name} are distributed is not known of this model, so that no "
+                    f"values can be drawn from an open range: write a value or a range, such as {name}=1..2"
+                )
             return np.array([self.low + uniform * (self.high - self.low)])
         below, above = _shares(self.property, self.low, self.high)
         levels = np.array(self.property.levels)
@@ -133,11 +142,6 @@ def _number(p: Property, sign: str, value: str, text: str) -> Target:
         raise ValueError(
             f"{text!r}: the {p.num_labels:,} labels of {p.name} that the model learnt from lie between {between}: ask "
             "for something in between"
-        )
-    if not (p.has_distribution or (np.isfinite(low) and np.isfinite(high))):
-        raise ValueError(
-            f"{text!r}: how the labels of {p.name} are distributed is not known of this model, so that no values can "
-            f"be drawn from an open range: write a value or a range, such as {p.name}=1..2"
         )
     return Target(property=p, low=low, high=high, text=text)
 
