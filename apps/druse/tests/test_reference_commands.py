@@ -1,5 +1,7 @@
+import csv
 import gzip
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -34,14 +36,37 @@ def test_build_info_merge(tmp_path, source):
     result = run("reference", "build", source, "--scheme", "MP2020", "--out", built, "--quiet", "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["statuses"] == {"kept": 4}
+    assert facts["statuses"] == {"kept": 3, "no_reference": 1}  # nothing is known of iron alone
+    assert facts["not_on_hull"] == str(built.with_suffix(".statuses.csv"))
     told = run("reference", "info", built)
     assert told.exit_code == 0
     assert "PBE, MP2020" in told.stdout
     assert "no energy of the pure element: Fe (1 structures" in told.stdout
     merged = run("reference", "merge", built, built, "--out", tmp_path / "both.parquet", "--json")
-    assert json.loads(merged.stdout)["statuses"] == {"kept": 4, "duplicate": 4}
+    assert json.loads(merged.stdout)["statuses"] == {"kept": 3, "duplicate": 4, "no_reference": 1}
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mine.parquet", "mine.statuses.csv"]
+
+
+def test_whatever_is_not_on_the_hull_is_listed_with_its_reason(tmp_path, source):
+    text = source.read_text()
+    source.write_text(f"{text}1\nLattice='4 0 0 0 4 0 0 0 4' id=x-9\nMg 0 0 0\n1\nbroken\n")
+    built = tmp_path / "mine.parquet"
+    result = run("reference", "build", source, source, "--out", built, "--quiet")
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.stdout.split())
+    assert "not on its hull: 9 entries" in told
+    assert "1 no reference, such as x-3 (mine.extxyz#4): there is no energy of the pure element Fe" in told
+    assert "1 no energy, such as x-9" in told
+    assert "2 unreadable" in told
+    assert f"all of them, each with its reason: {built.with_suffix('.statuses.csv')}" in told
+    rows = list(csv.DictReader(built.with_suffix(".statuses.csv").open()))
+    assert Counter(row["status"] for row in rows) == {
+        "duplicate": 5,
+        "unreadable": 2,
+        "no_reference": 1,
+        "no_energy": 1,
+    }
+    assert all(row["message"] and row["source"] for row in rows)
 
 
 def test_evaluate_refuses_to_mix(tmp_path, source):

@@ -19,6 +19,7 @@ from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.table import Assessment
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
+from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 GIVEN = [salt(5.5), simple_cubic_salt(3.4), salt(5.6, anion=35, cation=19)]
@@ -143,6 +144,79 @@ def test_evaluate_command(small_world, folder):
     assert status == ["judged", "judged", "exploded", "unreadable", "missing", "missing"]
     assert (out / "report.html").stat().st_size > 1_000_000
     assert "9-broken.cif" in result.stderr
+
+
+PARTLY_EMPTY = """data_x
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Na1 Na 0 0 0 {occupancy}
+Cl1 Cl 0.5 0.5 0.5 1
+"""
+
+
+@pytest.fixture
+def disordered(folder):
+    """Beside the crystals, two with sites that are shared or partly empty, and one whose occupancy is a mistake."""
+    (folder / "in" / "6-partly-empty.cif").write_text(PARTLY_EMPTY.format(occupancy="0.7"))
+    shared = Structure(Lattice.cubic(4), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]])
+    (folder / "in" / "7-shared.json").write_text(json.dumps(shared.as_dict()))
+    (folder / "in" / "8-mistake.cif").write_text(PARTLY_EMPTY.format(occupancy="7"))
+    return folder
+
+
+def test_disorder_has_a_status_of_its_own(small_world, disordered):
+    out = disordered / "out"
+    result = CliRunner().invoke(app, ["evaluate", str(disordered / "in"), "--out", str(out), "--json", "-q"])
+    assert result.exit_code == 0, result.output
+    assessment = Assessment.read(out / "crystals.parquet")
+    expected = {"judged": 2, "exploded": 1, "disordered": 2, "unreadable": 2}
+    assert len(assessment) == 7
+    assert json.loads(result.stdout)["status"] == expected
+    assert json.loads((out / "metrics.json").read_text())["status"] == expected
+    assert json.loads((out / "manifest.json").read_text())["results"]["status"] == expected
+    rows = {row["source"]: row for row in assessment.table.select(["source", "status", "message"]).to_pylist()}
+    for source in ("6-partly-empty.cif", "7-shared.json"):
+        assert rows[source]["status"] == "disordered"
+        assert "disordered or partly occupied: order the structure first" in rows[source]["message"]
+    assert rows["8-mistake.cif"]["status"] == "unreadable"
+    metrics = json.loads(result.stdout)["metrics"]
+    assert (metrics["read"]["count"], metrics["read"]["total"]) == (3, 7)
+    assert "2 disordered (of sites that are shared or partly empty" in (out / "report.html").read_text()
+
+
+def test_disorder_is_counted_in_words(small_world, disordered):
+    result = CliRunner().invoke(app, ["evaluate", str(disordered / "in"), "-o", str(disordered / "out")])
+    assert result.exit_code == 0, result.output
+    assert "2 disordered (of sites that are shared or partly empty" in " ".join(result.stdout.split())
+    assert "2 disordered" in result.stderr
+
+
+def test_relax_gives_disorder_its_status(small_world, disordered):
+    out = disordered / "out"
+    result = CliRunner().invoke(app, ["relax", str(disordered / "in"), "--out", str(out), "-q"])
+    assert result.exit_code == 0, result.output
+    statuses = [row["status"] for row in pq.read_table(out / "relaxations.parquet").to_pylist()]
+    assert statuses[3:] == ["disordered", "disordered", "unreadable", "unreadable"]
+
+
+def test_nothing_but_disorder_of_so_many_asked_for_is_a_result(small_world, disordered):
+    only, out = disordered / "in" / "6-partly-empty.cif", disordered / "out"
+    result = CliRunner().invoke(app, ["evaluate", str(only), "-o", str(out), "-q", "--json", "--requested", "2"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["status"] == {"disordered": 1, "missing": 1}
+    assert "disordered or partly occupied: order the structure first" in refused("evaluate", only, "-o", out)
 
 
 def test_evaluate_prints_a_table_and_the_judges_error(small_world, folder):

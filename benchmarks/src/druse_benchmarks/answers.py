@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from druse_crystal.composition import reduced_formula
 from druse_crystal.console import Display
-from druse_evaluation.metrics import Rate
+from druse_evaluation.estimate import Rate
 from druse_evaluation.table import Assessment
 from jaxtyping import Bool, Float64
 

@@ -14,7 +14,7 @@ from druse_crystal.manifest import Manifest
 from druse_energetics.reference import load_reference
 from druse_evaluate.config import EvaluationConfig
 from druse_evaluate.judging import check_relaxation
-from druse_evaluation.metrics import Rate
+from druse_evaluation.estimate import Rate
 from druse_evaluation.summary import judge_sentence
 from druse_evaluation.table import Assessment
 from druse_generate.composition_request import CompositionRequest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from druse_crystal.files import writable_folder
-from druse_evaluation.metrics import Rate
+from druse_evaluation.estimate import Rate
 from druse_evaluation.summary import judge_sentence
 from matplotlib.figure import Figure
 from pymatgen.core import Composition, Element

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from druse_evaluation.metrics import Rate
+from druse_evaluation.estimate import Rate
 
 from druse_benchmarks.answers import Answers
 from druse_benchmarks.obtained import OBTAINABLE, Value, names_of

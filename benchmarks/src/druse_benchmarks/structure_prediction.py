@@ -21,7 +21,7 @@ from druse_crystal.files import writable_folder
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import Manifest, file_hash
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, Fixed, RandomStreams, sample
-from druse_evaluation.metrics import Rate
+from druse_evaluation.estimate import Rate
 from druse_generate.config import SAMPLERS, SamplerConfig
 from druse_guidance import AllowedElements, CountedSpecies, ElementCounts
 from druse_scores import Checkpoint, load_checkpoint

@@ -13,7 +13,8 @@ from druse_crystal.manifest import Manifest
 from druse_energetics.reference import Reference, load_reference
 from druse_evaluate.config import EvaluationConfig
 from druse_evaluate.judging import check_relaxation, judge, pad
-from druse_evaluation.metrics import METRICS, Z_95, Average, Measured, Rate
+from druse_evaluation.estimate import Z_95, Average, Rate
+from druse_evaluation.metrics import METRICS, Measured
 from druse_evaluation.summary import as_markdown, judge_sentence
 from druse_evaluation.table import Assessment
 from matplotlib.figure import Figure

@@ -126,6 +126,31 @@ def test_a_missing_element_costs_only_its_own_crystals(tmp_path):
     assert len(reference.crystals) == 4
     facts = summary(BuiltReference.read(tmp_path / "mine.parquet"))
     assert (facts["elements_without_zero"], facts["off_hull"]) == (["Fe"], 1)
+    assert facts["statuses"] == {"kept": 3, "no_reference": 1}
+    beside = (tmp_path / "mine.statuses.csv").read_text().splitlines()
+    assert beside[1:] == ["feo,mine.extxyz#4,no_reference,there is no energy of the pure element Fe"]
+
+
+def test_an_element_that_another_reference_brings_puts_crystals_on_the_hull(tmp_path):
+    without, iron = build(tmp_path, ["mg", "o", "feo"], name="a"), build(tmp_path, ["fe"], name="b")
+    assert dict(BuiltReference.read(without).description.statuses) == {"kept": 2, "no_reference": 1}
+    merged = merge_references([without, iron])
+    assert dict(merged.description.statuses) == {"kept": 4}
+    assert merged.left == []
+
+
+def test_disorder_is_a_status_of_its_own(tmp_path):
+    from pymatgen.core import Lattice, Structure
+
+    half = Structure(Lattice.cubic(4), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]])
+    content = [{"entry_id": "half", "energy": -8.0, "structure": half.as_dict()}]
+    (tmp_path / "half.json").write_text(json.dumps(content))
+    reference = build_reference([write(tmp_path / "x.extxyz", ["mg", "o"]), tmp_path / "half.json"])
+    assert dict(reference.description.statuses) == {"kept": 2, "disordered": 1}
+    assert "disordered or partly occupied: order the structure first" in reference.left[0].message
+
+
+def test_nothing_on_the_hull(tmp_path):
     with pytest.raises(ValueError, match="no energy of a pure element"):
         load_reference(build(tmp_path, ["mgo"], name="nothing"))
 

@@ -117,7 +117,7 @@ def test_entries_and_their_statuses(tmp_path):
         "mp-4": "incompatible",
         "mp-5": "incompatible",
         "mp-6": "no_energy",
-        "mp-7": "unreadable",
+        "mp-7": "disordered",
     }
     assert "TRI110PBE" in found["mp-4"].message
     oxide = found["mp-3"]

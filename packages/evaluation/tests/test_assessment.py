@@ -10,15 +10,14 @@ from druse_crystal.io import ReadResult
 from druse_energetics.calibration import Calibration, JudgeError
 from druse_energetics.weights import weights_path
 from druse_evaluation.assessment import assess
+from druse_evaluation.estimate import Average, Rate
+from druse_evaluation.funnel import funnel
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.metrics import (
-    Average,
-    Rate,
     calibrated_sun_rate,
     element_flags,
     energy_above_hull,
     failed_tests,
-    funnel,
     measure,
     plausibility_rate,
     sun_rate,

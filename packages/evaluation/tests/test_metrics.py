@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from druse_evaluation.estimate import Average, Rate
+from druse_evaluation.funnel import funnel
 from druse_evaluation.metrics import (
-    Average,
-    Rate,
+    METRICS,
+    as_judged_and_calibrated,
     calibrated_sun_rate,
     expected_rate,
-    funnel,
     measure,
     rate,
     read_rate,
@@ -64,6 +65,10 @@ def assessment():
             "stable": above <= 0,
             "unique": unique,
             "novel": novel,
+            "unique_order_disorder": unique,
+            "novel_order_disorder": novel and above > 0,
+            "novel_to_training": above < 0.04,
+            "new_prototype": above != 0.3,
             "probability_metastable_generated": p / 2,
             "probability_stable_generated": p / 4,
             "probability_metastable_wbm": p,
@@ -141,6 +146,28 @@ def test_every_rate_about_the_hull_is_measured_as_judged_and_by_both_calibration
     labels = {m.metric.name: m.metric.label for m in measure(assessment)}
     assert labels["metastable_calibrated_generated"] == "metastable (calibrated on generated crystals)"
     assert labels["metastable_calibrated_wbm"] == "metastable (calibrated on substituted crystals, WBM)"
+
+
+def test_stricter_kinds_of_new_are_calibrated_too(assessment):
+    """Chances by WBM of those that are unique and new: 0.9, 0.6, 0.1 in all."""
+    trained = Assessment(assessment.table, METADATA | {"n_training_structures": 5})
+    values = {m.metric.name: m.value.count for m in measure(trained) if isinstance(m.value, Rate)}
+    expected = {"sun_order_disorder": 0.6 + 0.1, "sun_training": 0.9, "sun_new_prototype": 0.9 + 0.6 + 0.5}
+    for name, count in expected.items():
+        assert values[f"{name}_calibrated_wbm"] == pytest.approx(count), name
+        assert values[f"{name}_calibrated_generated"] == pytest.approx(count / 2), name
+    assert values["sun_order_disorder"] == values["sun_training"] == 1
+    assert not [m for m in measure(assessment) if m.metric.name.startswith("sun_training")]
+
+
+def test_every_rate_as_judged_has_its_calibrated_values():
+    judged = [m for m in METRICS if m.label.endswith("(as judged)") and not m.name.startswith("near_hull")]
+    assert len(judged) == 8
+    for metric in judged:
+        found = as_judged_and_calibrated(metric.name)
+        assert [m.against for m in found] == [None, "generated", "wbm"], metric.name
+        assert {m.judged for m in found} == {metric.name}
+    assert [m.name for m in as_judged_and_calibrated("p1", "rmsd")] == ["p1", "rmsd"]
 
 
 def test_funnel_ends_with_sun(assessment):

@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from druse_crystal.console import Display, user_errors
+
+if TYPE_CHECKING:
+    from druse_energetics.built_reference import BuiltReference
+    from druse_energetics.reference_entry import ReferenceEntry
 
 reference_app = typer.Typer(
     name="reference",
@@ -96,17 +100,25 @@ def info(
         _say(BuiltReference.read(reference), str(reference), as_json=as_json)
 
 
-def _write(reference, out: Path, *, as_json: bool) -> None:
+def _write(reference: "BuiltReference", out: Path, *, as_json: bool) -> None:
     beside = reference.write(out)
-    _say(reference, str(out), as_json=as_json)
-    if reference.left and not as_json:
-        typer.echo(f"not on its hull: {len(reference.left)} entries (why: {beside})")
+    _say(reference, str(out), as_json=as_json, listed=beside)
+    if not reference.left or as_json:
+        return
+    typer.echo(f"not on its hull: {len(reference.left)} entries")
+    first: "dict[str, ReferenceEntry]" = {}
+    for entry in reference.left:
+        first.setdefault(entry.status, entry)
+    for status, entry in first.items():
+        number = sum(entry.status == status for entry in reference.left)
+        typer.echo(f"  {number} {status.replace('_', ' ')}, such as {entry.id} ({entry.source}): {entry.message}")
+    typer.echo(f"all of them, each with its reason: {beside}")
 
 
-def _say(reference, name: str, *, as_json: bool) -> None:
+def _say(reference: "BuiltReference", name: str, *, as_json: bool, listed: Path | None = None) -> None:
     from druse_energetics.built_reference import summary
 
-    facts = summary(reference)
+    facts: dict[str, Any] = summary(reference) | ({} if listed is None else {"not_on_hull": str(listed)})
     if as_json:
         typer.echo(json.dumps({"file": name, **facts}, ensure_ascii=False, indent=2))
         return

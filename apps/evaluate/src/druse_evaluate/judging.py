@@ -231,6 +231,7 @@ def judge(
     from druse_evaluation.metrics import measure
     from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.report import write_report
+    from druse_evaluation.statuses import status_counts
     from druse_evaluation.summary import as_json, plausibility_as_json
 
     from druse_evaluate.phonons import check_all
@@ -291,9 +292,12 @@ def judge(
     measured = measure(assessment)
     manifest.settings |= config.as_dict()
     manifest.results |= {m.metric.name: m.value.as_dict() for m in measured}
-    manifest.results["status"] = dict(Counter(assessment.strings("status")))
+    manifest.results["status"] = status_counts(assessment)
     assessment.write(out / "crystals.parquet")
-    metrics = as_json(measured, assessment.metadata) | {"plausibility": plausibility_as_json(assessment)}
+    metrics = as_json(measured, assessment.metadata) | {
+        "status": status_counts(assessment),
+        "plausibility": plausibility_as_json(assessment),
+    }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     with manifest.stage("report"):
         write_report(out / "report.html", assessment, title=title, manifest=manifest.as_dict(), n_best=config.n_best)

@@ -16,14 +16,17 @@ def print_metrics(assessment: "Assessment", *, as_json: bool = False) -> None:
     """Print the metrics with the judge's own error."""
     from druse_evaluation import summary
     from druse_evaluation.metrics import measure
+    from druse_evaluation.statuses import no_crystal_sentence, status_counts
 
     measured = measure(assessment)
     if as_json:
-        plausibility = {"plausibility": summary.plausibility_as_json(assessment)}
-        print(json.dumps(summary.as_json(measured, assessment.metadata) | plausibility, indent=2))
+        facts = {"status": status_counts(assessment), "plausibility": summary.plausibility_as_json(assessment)}
+        print(json.dumps(summary.as_json(measured, assessment.metadata) | facts, indent=2))
         return
     console = Console()
     console.print(metrics_table(measured))
+    if lost := no_crystal_sentence(assessment):
+        console.print(lost, style="dim", highlight=False)
     console.print(summary.plausibility_sentence(assessment), style="dim", highlight=False)
     said = f"{summary.judge_sentence(assessment.metadata)} {summary.calibration_gap(assessment)}".strip()
     console.print(said, style="dim", highlight=False)
@@ -31,7 +34,7 @@ def print_metrics(assessment: "Assessment", *, as_json: bool = False) -> None:
 
 def metrics_table(measured: Sequence["Measured"]) -> Table:
     """The metrics for a terminal."""
-    from druse_evaluation.metrics import Rate
+    from druse_evaluation.estimate import Rate
     from druse_evaluation.table import CALIBRATED_ON
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))

@@ -10,6 +10,7 @@ from druse_crystal.console import Display
 from druse_crystal.files import replacing, writable_folder
 from druse_crystal.io import ReadResult, write_cif_zip, write_extxyz
 from druse_crystal.manifest import Manifest
+from druse_energetics.refusal import refusal_status
 from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluate.config import RelaxationConfig
@@ -74,7 +75,8 @@ _RELAXATION_SCHEMA = pa.schema(
 
 def _relaxation_row(candidate: ReadResult, relaxation: Relaxation | None) -> dict[str, object]:
     if relaxation is None:
-        return {"source": candidate.source, "status": "unreadable", "message": candidate.error}
+        status = refusal_status(candidate.error)
+        return {"source": candidate.source, "status": status, "message": candidate.error}
     return {
         "source": candidate.source,
         "status": relaxation.status,

@@ -72,7 +72,7 @@ class BuiltReference:
     Attributes:
         dataset: structures with their energies.
         description: what the energies are.
-        left: entries that are not ``kept``, each with its status and the reason.
+        left: entries that are not on the hull, each with its status and the reason.
     """
 
     dataset: CrystalDataset
@@ -80,7 +80,7 @@ class BuiltReference:
     left: Sequence[ReferenceEntry] = ()
 
     def write(self, path: str | os.PathLike) -> Path:
-        """Write the file, and beside it a table of the entries that were not kept; gives the path of that table.
+        """Write the file, and beside it a table of all entries off its hull; gives the path of that table.
 
         Raises:
             ValueError: if the path does not end with .parquet or cannot be written.
@@ -240,8 +240,7 @@ def summary(reference: BuiltReference) -> dict[str, Any]:
     dataset, description = reference.dataset, reference.description
     energies = dataset.labels[description.energy]
     amounts = element_amounts(dataset.crystals)
-    placed = {symbol for c, energy in zip(amounts, energies, strict=True) if np.isfinite(energy) for symbol in c}
-    zeros = placed if description.scheme == FORMATION else set(lowest_elements(amounts, energies))
+    zeros = elements_on_hull(amounts, energies, description.scheme)
     off = sum(bool(np.isfinite(energy)) and not c.keys() <= zeros for c, energy in zip(amounts, energies, strict=True))
     facts = asdict(description)
     return facts | {
@@ -271,6 +270,20 @@ def lowest_elements(amounts: Sequence[Mapping[str, int]], energies: Iterable[flo
             symbol = next(iter(c))
             lowest[symbol] = min(float(energy), lowest.get(symbol, np.inf))
     return lowest
+
+
+def elements_on_hull(amounts: Sequence[Mapping[str, int]], energies: Iterable[float], scheme: str) -> set[str]:
+    """Symbols of the elements that crystals on the hull may hold.
+
+    Args:
+        amounts: symbol -> number of atoms, of each structure.
+        energies: of each, NaN if unknown: formation energies for ``MP2018``, otherwise total ones, which need an energy
+            of the pure element.
+        scheme: of the corrections in the energies.
+    """
+    if scheme == FORMATION:
+        return {symbol for c, energy in zip(amounts, energies, strict=True) if np.isfinite(energy) for symbol in c}
+    return set(lowest_elements(amounts, energies))
 
 
 def _common_scheme(sources: Sequence[ReferenceSource], asked: str | None) -> str:
@@ -323,6 +336,7 @@ class _Collected:
         self._lattice, self._coords = array("d"), array("d")
         self._numbers, self._counts = array("q"), array("q")
         self._energies, self._corrections = array("d"), array("d")
+        self._places: list[str] = []
 
     def add(self, entry: ReferenceEntry) -> None:
         """Take one entry, and count its status."""
@@ -350,13 +364,21 @@ class _Collected:
         self._counts.append(n)
         self._energies.append(energy)
         self._corrections.append(correction)
+        self._places.append(entry.source)
         if kept:
             self.statuses["kept"] += 1
         else:
             self._leave(entry)
 
     def reference(self, *, level_of_theory: str, potential: str, embedded_hull: bool) -> BuiltReference:
-        """All of them as a reference."""
+        """All of them as a reference; what lacks an element on the hull gets its status here, where all are known."""
+        crystals = PackedCrystals(
+            lattice=np.array(self._lattice).reshape(-1, 3, 3),
+            frac_coords=np.array(self._coords).reshape(-1, 3),
+            atomic_numbers=np.array(self._numbers, dtype=np.int64),
+            num_atoms=np.array(self._counts, dtype=np.int64),
+        )
+        self._leave_what_lacks_an_element(crystals)
         description = Description(
             scheme=self.scheme,
             level_of_theory=level_of_theory,
@@ -370,16 +392,30 @@ class _Collected:
             labels[CORRECTION] = np.array(self._corrections)
         dataset = CrystalDataset(
             ids=list(self._seen),
-            crystals=PackedCrystals(
-                lattice=np.array(self._lattice).reshape(-1, 3, 3),
-                frac_coords=np.array(self._coords).reshape(-1, 3),
-                atomic_numbers=np.array(self._numbers, dtype=np.int64),
-                num_atoms=np.array(self._counts, dtype=np.int64),
-            ),
+            crystals=crystals,
             labels=labels,
             metadata={_KEY: asdict(description)},
         )
         return BuiltReference(dataset=dataset, description=description, left=self.left)
+
+    def _leave_what_lacks_an_element(self, crystals: PackedCrystals) -> None:
+        amounts, names = element_amounts(crystals), list(self._seen)
+        zeros = elements_on_hull(amounts, self._energies, self.scheme)
+        for i, (c, energy) in enumerate(zip(amounts, self._energies, strict=True)):
+            lacking = sorted(c.keys() - zeros)
+            if not np.isfinite(energy) or not lacking:
+                continue
+            self.statuses["kept"] -= 1
+            self._leave(
+                ReferenceEntry(
+                    id=names[i],
+                    source=self._places[i],
+                    crystal=crystals[i],
+                    energy=energy * crystals[i].num_atoms,
+                    status="no_reference",
+                    message=f"there is no energy of the pure element {', '.join(lacking)}",
+                )
+            )
 
     def _leave(self, entry: ReferenceEntry) -> None:
         self.statuses[entry.status] += 1

@@ -8,6 +8,7 @@ from typing import Any
 from druse_crystal.convert import from_pymatgen
 
 from druse_energetics.reference_entry import ReferenceEntry
+from druse_energetics.refusal import refusal_status
 
 KEY = "MP_API_KEY"
 """Environment variable with the user's key."""
@@ -69,7 +70,8 @@ def _entry(entry: Any) -> ReferenceEntry:
     try:
         crystal = from_pymatgen(entry.structure)
     except (ValueError, AttributeError) as error:
-        return ReferenceEntry(id=name, source=source, crystal=None, status="unreadable", message=str(error))
+        reason = str(error)
+        return ReferenceEntry(id=name, source=source, crystal=None, status=refusal_status(reason), message=reason)
     known = ReferenceEntry(id=name, source=source, crystal=crystal)
     foreign = [term.name for term in entry.energy_adjustments if "MP2020" not in term.name]
     if foreign:

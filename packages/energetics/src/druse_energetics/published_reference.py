@@ -26,6 +26,7 @@ from pymatgen.core import Element
 
 from druse_energetics.lmdb_file import LmdbFile
 from druse_energetics.reference_entry import ReferenceEntry
+from druse_energetics.refusal import DISORDERED, refusal_status
 
 SCHEME_OF_NAME = {"MP2020correction": "MP2020", "TRI2024correction": "TRI2024"}
 _WORD_IN_ADJUSTMENTS = {"MP2020": "MP2020", "TRI2024": "TRI"}
@@ -192,7 +193,8 @@ def _entry(key: str, content: Any, scheme: str) -> ReferenceEntry:
     try:
         crystal = _crystal(content.get("structure"))
     except ValueError as error:
-        return ReferenceEntry(id=str(name), source=key, crystal=None, status="unreadable", message=str(error))
+        reason = str(error)
+        return ReferenceEntry(id=str(name), source=key, crystal=None, status=refusal_status(reason), message=reason)
     energy = content.get("energy")
     if not isinstance(energy, int | float) or not math.isfinite(energy):
         return ReferenceEntry(id=str(name), source=key, crystal=crystal, status="no_energy", message="it has no energy")
@@ -223,7 +225,7 @@ def _crystal(structure: Any) -> Crystal:
         sites = structure["sites"]
         species = [site["species"] for site in sites]
         if any(len(found) != 1 or abs(float(found[0].get("occu", 1)) - 1) > 1e-3 for found in species):
-            raise ValueError("it is disordered or partly occupied")
+            raise ValueError(f"it is {DISORDERED}")
         return Crystal(
             lattice=np.array(structure["lattice"]["matrix"], dtype=np.float64),
             frac_coords=np.array([site["abc"] for site in sites], dtype=np.float64).reshape(-1, 3),

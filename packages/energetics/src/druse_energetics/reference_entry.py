@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from druse_crystal.crystal import Crystal
 
-Status = Literal["kept", "no_energy", "incompatible", "duplicate", "unreadable"]
+Status = Literal["kept", "no_energy", "incompatible", "no_reference", "duplicate", "unreadable", "disordered"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,8 +22,9 @@ class ReferenceEntry:
         correction: what a scheme adds, in eV per cell; None where no scheme has been applied.
         parameters: of the calculation: ``run_type`` (``GGA`` or ``GGA+U``) and ``hubbards`` (symbol -> U in eV); None:
             those of the Materials Project's settings.
-        status: ``kept``; ``no_energy`` and ``incompatible`` (no energy on the scale of the scheme): a known structure
-            only; ``duplicate`` and ``unreadable``: left out.
+        status: ``kept``: on the hull; ``no_energy``, ``incompatible`` (no energy on the scale of the scheme) and
+            ``no_reference`` (an element that has no energy of its own): a known structure only, off the hull;
+            ``duplicate``, ``unreadable`` and ``disordered`` (sites that are shared or partly empty): left out.
         message: why it is not ``kept``.
     """
 

@@ -16,6 +16,7 @@ from druse_energetics.correction_scheme import FORMATION
 from druse_energetics.materials_project import query_entries
 from druse_energetics.published_reference import SCHEME_OF_NAME, PublishedReference
 from druse_energetics.reference_entry import ReferenceEntry
+from druse_energetics.refusal import refusal_status
 
 TOTAL_ENERGY = "energy_per_atom"
 FORMATION_ENERGY = "formation_energy_per_atom"
@@ -89,7 +90,8 @@ def _file_entries(path: Path, scheme: str, *, corrected: bool) -> Iterator[Refer
         name = str(result.info.get("id") or result.info.get("material_id") or result.source)
         known = ReferenceEntry(id=name, source=result.source, crystal=result.crystal)
         if result.crystal is None:
-            yield replace(known, status="unreadable", message=result.error or "it cannot be read")
+            reason = result.error or "it cannot be read"
+            yield replace(known, status=refusal_status(reason), message=reason)
             continue
         n = result.crystal.num_atoms
         if scheme == FORMATION:

@@ -14,6 +14,7 @@ from druse_crystal.symmetry import space_group
 from druse_energetics.calibration import Calibration
 from druse_energetics.phonons import DynamicalStability
 from druse_energetics.reference import Reference, load_known_formulas
+from druse_energetics.refusal import refusal_status
 from druse_energetics.relaxation import Relaxation, Relaxer
 from druse_energetics.weights import weights_digests
 
@@ -56,8 +57,9 @@ def assess(
 ) -> Assessment:
     """Compute every fact about every crystal that was asked for.
 
-    A crystal that is missing, cannot be read, does not relax or has an element that the reference lacks keeps its row:
-    ``status`` and ``message`` say where and why it dropped out, and facts that could not be established are null.
+    A crystal that is missing, cannot be read, has sites that are shared or partly empty, does not relax or has an
+    element that the reference lacks keeps its row: ``status`` and ``message`` say where and why it dropped out, and
+    facts that could not be established are null.
 
     Energies, hull distances, space groups, uniqueness and novelty are those of the relaxed crystal, validity is that of
     the crystal as given. Chemistry (``plausibility``) is that of the relaxed crystal, or of the crystal as given where
@@ -168,7 +170,8 @@ def _candidate(position: int, given: Crystal | ReadResult | None) -> _Candidate:
     if given.crystal is None:
         if given.error is None:
             return _Candidate(source=given.source, crystal=None, status="missing", message="no crystal was made")
-        return _Candidate(source=given.source, crystal=None, status="unreadable", message=given.error)
+        status = refusal_status(given.error)
+        return _Candidate(source=given.source, crystal=None, status=status, message=given.error)
     return _Candidate(source=given.source, crystal=given.crystal, info=given.info)
 
 

@@ -6,11 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from druse_evaluation.assessment import METASTABLE, STABLE
-from druse_evaluation.metrics import (
-    calibrated_metastable_rate,
-    calibrated_stable_rate,
-    funnel,
-)
+from druse_evaluation.funnel import funnel
+from druse_evaluation.metrics import calibrated_metastable_rate, calibrated_stable_rate
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 ACCENT = "#7c5cff"

@@ -4,122 +4,21 @@ The denominator of every rate is the number of crystals that were asked for, so 
 counts against the generator.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
+from druse_evaluation.estimate import Average, Rate
 from druse_evaluation.plausibility import TESTS
+from druse_evaluation.statuses import exists
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 
-Z_95 = NormalDist().inv_cdf(0.975)
+_CALIBRATED = "_calibrated_"
 NEAR_HULL = (0.05, 0.025)
 """eV/atom above the hull; bounds between metastable (0.1) and stable (0) at which rates are counted as well."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """So many of so many.
-
-    Attributes:
-        count: how many; a sum of probabilities makes it fractional.
-        total: of how many.
-    """
-
-    count: int | float
-    total: int
-
-    @property
-    def value(self) -> float:
-        """The share, NaN of nothing."""
-        return self.count / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson score interval of the share (E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)).
-
-        For a sum of probabilities it is an upper bound of the sampling error; the error of the probabilities themselves
-        is not in it.
-        """
-        if not self.total:
-            return 0.0, 1.0
-        n, p, z2 = self.total, self.value, Z_95**2
-        centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-        half = Z_95 / (1 + z2 / n) * math.sqrt(max(p * (1 - p) / n + z2 / (4 * n * n), 0.0))
-        return max(0.0, centre - half), min(1.0, centre + half)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "count": self.count,
-            "total": self.total,
-            "value": _number(self.value),
-            "interval_95": list(self.interval),
-        }
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        if not self.total:
-            return "no crystals"
-        return f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-@dataclass(frozen=True)
-class Average:
-    """Mean and median of a quantity over the crystals that have it.
-
-    Attributes:
-        mean: mean, NaN without values.
-        median: median, NaN without values.
-        standard_error: of the mean, NaN with fewer than two values.
-        n: number of values.
-        unit: of the values.
-    """
-
-    mean: float
-    median: float
-    standard_error: float
-    n: int
-    unit: str
-
-    @classmethod
-    def of(cls, values: Float64[np.ndarray, " rows"], unit: str) -> "Average":
-        """Over the values that are not NaN."""
-        values = values[~np.isnan(values)]
-        if len(values) == 0:
-            return cls(math.nan, math.nan, math.nan, 0, unit)
-        error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
-        return cls(float(values.mean()), float(np.median(values)), error, len(values), unit)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean, normal approximation."""
-        return self.mean - Z_95 * self.standard_error, self.mean + Z_95 * self.standard_error
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "mean": _number(self.mean),
-            "median": _number(self.median),
-            "interval_95": [_number(x) for x in self.interval],
-            "n": self.n,
-            "unit": self.unit,
-        }
-
-    def __str__(self) -> str:
-        if not self.n:
-            return "no values"
-        return (
-            f"{self.mean:.3f} ± {Z_95 * self.standard_error:.3f} {self.unit}, median {self.median:.3f}"
-            if self.n > 1
-            else f"{self.mean:.3f} {self.unit}"
-        )
 
 
 @dataclass(frozen=True)
@@ -139,6 +38,11 @@ class Metric:
     meaning: str
     compute: Callable[[Assessment], Rate | Average]
     against: str | None = None
+
+    @property
+    def judged(self) -> str:
+        """Name of the metric without calibration: its own, or that of the one whose calibrated value it is."""
+        return self.name.partition(_CALIBRATED)[0]
 
 
 @dataclass(frozen=True)
@@ -168,7 +72,7 @@ def _all(assessment: Assessment, flags: Sequence[str]) -> np.ndarray:
 
 def read_rate(a: Assessment) -> Rate:
     """Crystals that exist at all."""
-    return Rate(sum(status not in ("missing", "unreadable") for status in a.strings("status")), len(a))
+    return Rate(int(exists(a).sum()), len(a))
 
 
 def structure_validity(a: Assessment) -> Rate:
@@ -292,6 +196,21 @@ def calibrated_sun_rate(a: Assessment, *, against: str = "generated") -> Rate:
     return expected_rate(a, f"probability_metastable_{against}", "unique", "novel")
 
 
+def calibrated_order_disorder_sun_rate(a: Assessment, *, against: str = "generated") -> Rate:
+    """Metastable, and unique and novel to the order-disorder matcher, as DFT is expected to find."""
+    return expected_rate(a, f"probability_metastable_{against}", "unique_order_disorder", "novel_order_disorder")
+
+
+def calibrated_training_sun_rate(a: Assessment, *, against: str = "generated") -> Rate:
+    """Metastable, unique, neither in the reference nor among the training crystals, as DFT is expected to find."""
+    return expected_rate(a, f"probability_metastable_{against}", "unique", "novel", "novel_to_training")
+
+
+def calibrated_new_prototype_sun_rate(a: Assessment, *, against: str = "generated") -> Rate:
+    """Metastable, unique, and of a structure type that the reference does not have, as DFT is expected to find."""
+    return expected_rate(a, f"probability_metastable_{against}", "unique", "new_prototype")
+
+
 def calibrated_strict_sun_rate(a: Assessment, *, against: str = "generated") -> Rate:
     """On the hull or below, unique and novel, as DFT is expected to find."""
     return expected_rate(a, f"probability_stable_{against}", "unique", "novel")
@@ -383,7 +302,7 @@ def _as_judged_and_calibrated(
         Metric(name, f"{label} (as judged)", meaning, judged),
         *(
             Metric(
-                f"{name}_calibrated_{against}",
+                f"{name}{_CALIBRATED}{against}",
                 f"{label} (calibrated on {crystals})",
                 f"the same, expected from DFT: {'cautious' if against == 'generated' else 'hopeful'}; of converged "
                 "relaxations",
@@ -445,23 +364,26 @@ METRICS: tuple[Metric, ...] = (
     *_as_judged_and_calibrated(
         "sun", "metastable, unique, novel", "S.U.N. at 0.1 eV/atom", sun_rate, calibrated_sun_rate
     ),
-    Metric(
+    *_as_judged_and_calibrated(
         "sun_order_disorder",
-        "metastable, unique, novel (order-disorder; as judged)",
+        "metastable, unique, novel, order-disorder",
         "the published S.U.N.",
         order_disorder_sun_rate,
+        calibrated_order_disorder_sun_rate,
     ),
-    Metric(
+    *_as_judged_and_calibrated(
         "sun_training",
-        "metastable, unique, novel, not in the training set (as judged)",
+        "metastable, unique, novel, not in the training set",
         "nor in the reference",
         training_sun_rate,
+        calibrated_training_sun_rate,
     ),
-    Metric(
+    *_as_judged_and_calibrated(
         "sun_new_prototype",
-        "metastable, unique, of a new structure type (as judged)",
+        "metastable, unique, of a new structure type",
         "not in the reference with any elements",
         new_prototype_sun_rate,
+        calibrated_new_prototype_sun_rate,
     ),
     Metric("sun_agreed", "metastable to every judge, unique, novel", "each on its own hull", agreed_sun_rate),
     *_as_judged_and_calibrated(
@@ -487,37 +409,9 @@ METRICS: tuple[Metric, ...] = (
 """Every metric, in the order of the tables."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the funnel: how many crystals are left after a test."""
-
-    label: str
-    count: int
-    meaning: str
-
-
-def funnel(assessment: Assessment) -> list[Stage]:
-    """From all crystals asked for to those worth making; each test is applied to what passed the one before.
-
-    The count of the metastable stage is that of ``sun_rate``, the last one that of ``strict_sun_rate``.
-    """
-    left = np.ones(len(assessment), bool)
-    exists = np.array([s not in ("missing", "unreadable") for s in assessment.strings("status")], bool)
-    tests = [
-        ("asked for", left, "all crystals requested"),
-        ("read", exists, "made by the generator, or read from a file"),
-        ("relaxed", ~np.isnan(assessment.values("energy")), "has a relaxed structure and an energy"),
-        ("unique", assessment.flags("unique"), "first of its kind in the set"),
-    ]
-    if assessment.metadata.get("n_known_structures", 0):
-        tests.append(("novel", assessment.flags("novel"), "not in the reference"))
-    tests.append(("metastable", assessment.flags("metastable"), "at most 0.1 eV/atom above the hull, as judged"))
-    tests.append(("on the hull", assessment.flags("stable"), "at most 0 eV/atom above the hull, as judged"))
-    stages = []
-    for label, passed, meaning in tests:
-        left = left & passed
-        stages.append(Stage(label, int(left.sum()), meaning))
-    return stages
+def as_judged_and_calibrated(*names: str) -> list[Metric]:
+    """Metrics by name, each followed by its calibrated values if it has any; in the order of the names."""
+    return [metric for name in names for metric in METRICS if metric.judged == name]
 
 
 def measure(assessment: Assessment) -> list[Measured]:
@@ -547,15 +441,10 @@ def measure(assessment: Assessment) -> list[Measured]:
         Measured(metric, metric.compute(assessment))
         for metric in METRICS
         if (metric.against is None or metric.against in calibrations)
-        and (known or metric.name.partition("_calibrated_")[0] not in needs_known)
-        and (trained or metric.name not in needs_training)
+        and (known or metric.judged not in needs_known)
+        and (trained or metric.judged not in needs_training)
         and (judges or metric.name not in needs_judges)
         and (moved or metric.name not in needs_moved)
         and (modes or metric.name not in ("dynamics_checked", "dynamically_stable"))
         and (rattled or metric.name != "left_basin")
     ]
-
-
-def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return None if math.isnan(value) else value

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -14,10 +13,9 @@ from druse_crystal.files import write_text
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from druse_evaluation.estimate import Average, Rate
 from druse_evaluation.metrics import (
-    Average,
     Measured,
-    Rate,
     calibrated_metastable_rate,
     calibrated_sun_rate,
     convergence,
@@ -33,6 +31,7 @@ from druse_evaluation.metrics import (
     untested,
     validity,
 )
+from druse_evaluation.statuses import no_crystal_sentence, status_counts
 from druse_evaluation.summary import calibration_gap, judge_sentence
 from druse_evaluation.table import CALIBRATED_ON, COLUMNS, Assessment
 from druse_evaluation.viewer import scene
@@ -254,8 +253,9 @@ def _gallery_hint(assessment: Assessment, n: int) -> str:
 
 
 def _status_hint(assessment: Assessment) -> str:
-    counts = Counter(assessment.strings("status")).most_common()
-    return "Status: " + ", ".join(f"{n:,} {str(status).replace('_', ' ')}" for status, n in counts) + "."
+    counts = status_counts(assessment).items()
+    hint = "Status: " + ", ".join(f"{n:,} {status.replace('_', ' ')}" for status, n in counts) + "."
+    return f"{hint} {no_crystal_sentence(assessment)}".strip()
 
 
 def _crystal_card(assessment: Assessment, row: int) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from druse_evaluation.metrics import METRICS, Measured, Rate, element_flags, failed_tests, untested
+from druse_evaluation.estimate import Rate
+from druse_evaluation.metrics import METRICS, Measured, element_flags, failed_tests, untested
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 

@@ -31,7 +31,8 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "source": (pa.string(), "file and member, or position, that the crystal comes from"),
     "status": (
         pa.string(),
-        "judged, or where the crystal dropped out: missing, unreadable, overlap, exploded, failed, no_reference, "
+        "judged, or where the crystal dropped out: missing, unreadable, disordered (sites that are shared or partly "
+        "empty), overlap, exploded, failed, no_reference, "
         "doubtful (judged so far below the hull that the judge is likely wrong; never counts as stable); "
         "not_converged crystals are judged with the energy they had reached, unrelaxed ones as they are",
     ),
