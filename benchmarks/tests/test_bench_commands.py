@@ -63,6 +63,24 @@ def test_matching(here):
     assert 0 < rows[1]["novel"] <= rows[0]["novel"] < 12
 
 
+def test_analysis(here):
+    results = check(run("analysis", "--smoke", "--quiet"), here / "analysis", "analysis")["results"]
+    assert {name: found["crystals"] for name, found in results.items()} == {"known": 6, "substituted": 6}
+    assert results["known"]["unique_and_novel_after"]["6"] == 0
+    assert results["substituted"]["energy_above_hull"]
+
+
+def test_calibration(here):
+    results = check(run("calibration", "--smoke", "--quiet"), here / "calibration", "calibration")["results"]
+    assert [row["name"] for row in results["rows"]] == [
+        "sevennet-0, as judged",
+        "sevennet-0, line",
+        "sevennet-0, line and composition",
+    ]
+    assert results["rows"][0]["mae"] < 0.1  # eV/atom, of known crystals
+    assert run("calibration", "--quiet").exit_code == 2
+
+
 def test_constraints(here):
     result = run("constraints", "--smoke", "--quiet")
     group = check(result, here / "constraints", "space-group-225")["results"]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from druse_crystal.manifest import Manifest
 from druse_evaluate import judging
 from druse_evaluate.config import EvaluationConfig
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
-from druse_generate.config import GenerateConfig, SamplerConfig
+from druse_generate.config import SAMPLERS, GenerateConfig, SamplerConfig
 
 AS_DRAWN = [relaxed(salt(5.7), -1.7), relaxed(simple_cubic_salt(3.6), -1.5), lost("overlap", "two atoms are too close")]
 RELAXED = [relaxed(salt(5.64), -2.0), relaxed(simple_cubic_salt(3.5), -1.95), lost("overlap", "two atoms are close")]
@@ -26,8 +27,25 @@ def test_samplers_from_words():
         for word, (grid, n, k, t) in expected.items()
     }
     assert list(parse_samplers("fast:50").values()) == [SamplerConfig(grid="fast", steps=50, corrector_steps=0)]
-    assert len(parse_samplers(DEFAULT)) == 10
-    for word in ("slow:10+1", "fast", "fast:ten+1", "fast:10+x", "fast:1+0", "fast:10+-1", "fast:10+1@-1", "fast:10@x"):
+    (name, sampler), *others = parse_samplers("published:10+1/bfloat16").items()
+    assert (name, sampler, others) == (
+        "published:10+1@1/bfloat16",
+        replace(SAMPLERS["published"], steps=10, corrector_steps=1),
+        [],
+    )
+    evaluations = [sampler.evaluations for sampler in parse_samplers(DEFAULT).values()]
+    assert (min(evaluations), max(evaluations)) == (10, 2000)
+    for word in (
+        "slow:10+1",
+        "fast",
+        "fast:ten+1",
+        "fast:10+x",
+        "fast:1+0",
+        "fast:10+-1",
+        "fast:10+1@-1",
+        "fast:10@x",
+        "published:9@0.5",
+    ):
         with pytest.raises(ValueError, match="no sampler such as"):
             parse_samplers(word)
 

@@ -10,6 +10,7 @@ from druse_crystal.io import read_crystals
 from druse_crystal.settings import read_settings
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, uniform_times
 from druse_diffusion.published import published_process
+from druse_generate import planning
 from druse_generate.cli import app
 from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import generate
@@ -79,6 +80,27 @@ def test_options_win_over_settings(tmp_path):
     assert (changed.num, changed.num_atoms) == (7, (3, 3))
     assert changed.sampler == SamplerConfig(steps=30, species_temperature=0.5, temperature=0.0)
     assert with_options(settings, sampler="paper").sampler == SAMPLERS["paper"]
+
+
+def test_mixed_precision_is_for_hardware_that_has_it(model, monkeypatch):
+    checkpoint, config = load_checkpoint(model), GenerateConfig(num=2, sampler=SHORT)
+    mixed = with_options(config, mixed_precision=True)
+
+    def lattices(config):
+        drawn = [draw for batch in generate(check(checkpoint, config), [0, 1]) for draw in batch]
+        return np.stack([draw.crystal.lattice for draw in drawn if draw.crystal is not None])
+
+    monkeypatch.setattr(planning, "has_bfloat16", lambda device: False)
+    with pytest.raises(ValueError, match="no instructions for products of bfloat16"):
+        check(checkpoint, mixed)
+    full = lattices(config)
+    monkeypatch.setattr(planning, "has_bfloat16", lambda device: True)
+    less = lattices(mixed)
+    assert checkpoint.network.mixed_precision
+    assert not np.array_equal(less, full)
+    assert less == pytest.approx(full, rel=0.2, abs=0.2)
+    assert np.array_equal(lattices(config), full)
+    assert not checkpoint.network.mixed_precision
 
 
 def test_sizes_follow_the_training_data(model):

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from druse_baselines import Substitution
 from druse_crystal.console import Display
 from druse_crystal.convert import to_pymatgen
+from druse_crystal.dataset import load_embedded
+from druse_crystal.io import ReadResult
 from druse_crystal.manifest import Manifest, file_hash
+from druse_evaluate.config import EvaluationConfig, RelaxationConfig
+from druse_evaluate.judging import judge
 from druse_evaluation.table import Assessment
 from jaxtyping import Float64
 from matplotlib.axes import Axes
@@ -62,6 +67,22 @@ def analysis(tables: Mapping[str, Path], *, out: Path, display: Display, manifes
         picture=picture(sets),
         caption="Distributions of relaxed crystals: displacement, hull, repeats, symmetry, size, density, elements",
     )
+
+
+def small_sets(folder: Path, display: Display) -> dict[str, Path]:
+    """Known crystals, and some with an element exchanged, evaluated in a hurry: sets to try this benchmark on.
+
+    Args:
+        folder: made; an evaluation in it is taken as it is.
+        display: shows progress.
+    """
+    known = load_embedded()
+    small = [known.crystals[int(i)] for i in np.flatnonzero(known.num_atoms <= 2)[:100]]
+    config = EvaluationConfig(relaxation=RelaxationConfig(max_steps=10))
+    for name, crystals in {"known": small[:6], "substituted": list(Substitution(small)(6))}.items():
+        candidates = [ReadResult(source=f"{name}-{i}", crystal=crystal) for i, crystal in enumerate(crystals)]
+        judge(candidates, out=folder / name, config=config, display=display, manifest=Manifest())
+    return {name: folder / name for name in ("known", "substituted")}
 
 
 def facts(found: Assessment) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from druse_crystal import Crystal
 from druse_crystal.console import Display
+from druse_crystal.dataset import load_embedded
 from druse_crystal.journal import Journal
 from druse_crystal.manifest import Manifest
 from druse_energetics.calibration import HUBER_WIDTH, JudgeError, judge_error
@@ -80,6 +81,16 @@ class Judged:
         )
 
 
+def small_table(path: Path) -> Path:
+    """Write a table of small known crystals, by their split, with their distances to the hull: to try this on."""
+    known = load_embedded()
+    small = (known.num_atoms <= 2) & np.isfinite(known.labels["energy_above_hull"])
+    rows = [np.flatnonzero(small & (known.split == split))[:MIN_CRYSTALS] for split in ("train", "val", "test")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known.select(np.concatenate(rows)).write(path)
+    return path
+
+
 def calibration(
     table: Path, config: CalibrationConfig, *, out: Path, work: Path, display: Display, manifest: Manifest
 ) -> Path:
@@ -100,7 +111,8 @@ def calibration(
         ValueError: for a table without the columns, or too few crystals or groups.
     """
     structures = LabelledStructures.read(table)
-    dft, groups = structures.column(config.label), structures.column(config.group)
+    dft = np.array([np.nan if value is None else value for value in structures.column(config.label)], dtype=np.float64)
+    groups = structures.column(config.group)
     order = np.random.default_rng(config.seed).permutation(len(structures)).tolist()[: config.limit]
     relaxed = _relax(structures, order, config, work, display)
     above = {}
@@ -110,11 +122,11 @@ def calibration(
     first = config.judges[0]
 
     def together(names: Sequence[str]) -> Judged:
-        rows = [row for row in order if all(row in above[name] for name in names) and dft[row] is not None]
+        rows = [row for row in order if all(row in above[name] for name in names) and np.isfinite(dft[row])]
         crystals = [relaxed[first][row].crystal for row in rows]
         return Judged(
             judged=np.array([[above[name][row] for row in rows] for name in names]).reshape(len(names), -1),
-            dft=np.array([dft[row] for row in rows], dtype=np.float64),
+            dft=dft[rows],
             groups=np.array([str(groups[row]) for row in rows]),
             fractions=_fractions([crystal for crystal in crystals if crystal is not None]),
         )

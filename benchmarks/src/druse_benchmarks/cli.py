@@ -188,7 +188,8 @@ def steps(
     samplers: Annotated[
         str | None,
         typer.Option(
-            help="With commas: grid:steps+correctors@temperature, such as fast:100+1@0.25.", show_default=False
+            help="With commas: grid:steps+correctors@temperature, such as fast:100+1@0.25 or published:99+1/bfloat16.",
+            show_default=False,
         ),
     ] = None,
     num: Annotated[int, typer.Option(help="Crystals of each sampler.")] = 128,
@@ -309,10 +310,12 @@ def hull(
 @app.command()
 def analysis(
     tables: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Finished folders of `druse evaluate`, as NAME=FOLDER or FOLDER.", show_default=False),
-    ],
+    ] = None,
     out: Out = None,
+    work: Work = None,
+    smoke: Smoke = False,
     quiet: Quiet = False,
 ) -> None:
     """What do the crystals of a method look like? Distributions of several finished sets side by side."""
@@ -322,23 +325,25 @@ def analysis(
         from druse_crystal.manifest import Manifest
 
         from druse_benchmarks.analysis import analysis as run
+        from druse_benchmarks.analysis import small_sets
 
         named = {}
-        for text in tables:
+        for text in tables or ():
             name, equals, path = text.rpartition("=")
             named[name if equals else Path(path).name] = Path(path)
-        if len(named) < len(tables):
+        if len(named) < len(tables or ()):
             raise ValueError("two sets have one name: give names of your own, as NAME=FOLDER")
         with Display(quiet=quiet) as display:
-            folder = run(named, out=out_folder(out, smoke=False), display=display, manifest=Manifest())
+            named = named or (small_sets(work_folder(work, smoke, "analysis"), display) if smoke else {})
+            folder = run(named, out=out_folder(out, smoke), display=display, manifest=Manifest())
         typer.echo(folder / "table.md")
 
 
 @app.command()
 def calibration(
     table: Annotated[
-        Path, typer.Argument(help="Parquet with structures and their DFT energy above hull.", show_default=False)
-    ],
+        Path | None, typer.Argument(help="Parquet with structures and their DFT energy above hull.", show_default=False)
+    ] = None,
     label: Annotated[str, typer.Option(help="Column with that energy, eV/atom.")] = "energy_above_hull",
     group: Annotated[str, typer.Option(help="Column by which is left out, such as the generator.")] = "generator",
     judges: Annotated[
@@ -351,6 +356,7 @@ def calibration(
     seed: Seed = 0,
     out: Out = None,
     work: Work = None,
+    smoke: Smoke = False,
     quiet: Quiet = False,
 ) -> None:
     """How far is each judge from DFT, and how far does what is learnt from the difference carry over?
@@ -362,9 +368,14 @@ def calibration(
     with user_errors("druse-bench calibration"):
         from druse_crystal.manifest import Manifest
 
-        from druse_benchmarks.calibration import CalibrationConfig
+        from druse_benchmarks.calibration import CalibrationConfig, small_table
         from druse_benchmarks.calibration import calibration as run
 
+        finished = work_folder(work, smoke, "calibration")
+        if smoke:
+            table, group, judges = small_table(finished / "table.parquet"), "split", "sevennet-0"
+        if table is None:
+            raise ValueError("there is nothing to compare with: give a Parquet table with structures and DFT energies")
         config = CalibrationConfig(
             label=label,
             group=group,
@@ -377,8 +388,8 @@ def calibration(
             folder = run(
                 table,
                 config,
-                out=out_folder(out, smoke=False),
-                work=work_folder(work, False, "calibration"),
+                out=out_folder(out, smoke),
+                work=finished,
                 display=display,
                 manifest=Manifest(),
             )

@@ -14,7 +14,7 @@ from druse_crystal.console import Display
 from druse_crystal.convert import to_pymatgen
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.manifest import Manifest
-from druse_evaluation.matching import OrderedMatcher
+from druse_evaluation.matching import OrderDisorderMatcher, OrderedMatcher
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.prototypes import KnownPrototypes
 from matplotlib.figure import Figure
@@ -130,6 +130,9 @@ def _novelty(
     index, built = _timed(lambda: KnownStructures(known, matcher=OrderedMatcher()))
     novel, first = _timed(lambda: [index.first_match(crystal) is None for crystal in asked])
     _, again = _timed(lambda: [index.first_match(crystal) is None for crystal in asked])
+    disordered, also_built = _timed(lambda: KnownStructures(known, matcher=OrderDisorderMatcher()))
+    _, disordered_first = _timed(lambda: [disordered.first_match(crystal) is None for crystal in asked])
+    _, disordered_again = _timed(lambda: [disordered.first_match(crystal) is None for crystal in asked])
     types = KnownPrototypes(known)
     new_types, types_first = _timed(lambda: [types.first_match(crystal) is None for crystal in asked])
     _, types_again = _timed(lambda: [types.first_match(crystal) is None for crystal in asked])
@@ -161,6 +164,8 @@ def _novelty(
             "druse, known crystals reduced before": again,
             "pymatgen, pairs of one formula": pymatgen,
             "pymatgen, every pair": pairs * len(asked) / len(some),
+            "druse, order-disorder matcher": also_built + disordered_first,
+            "druse, order-disorder matcher, known crystals reduced before": disordered_again,
             "druse, structure types": types_first,
             "druse, structure types, known crystals reduced before": types_again,
         },

@@ -19,42 +19,50 @@ from druse_evaluate.store import RelaxationStore
 from druse_evaluation.assessment import assess
 from druse_evaluation.metrics import METRICS, measure
 from druse_evaluation.table import Assessment
-from druse_generate.config import GenerateConfig, SamplerConfig
+from druse_generate.config import SAMPLERS, GenerateConfig, SamplerConfig
 from druse_generate.generating import generate
 from druse_generate.planning import check
 from druse_scores import Checkpoint, load_checkpoint
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, write_record
 
 DEFAULT = (
-    "fast:25+1,fast:50+1,fast:100+1,fast:200+1,fast:200+0,uniform:100+1,"
-    "fast:50+1@1,fast:100+1@1,fast:200+1@1,uniform:100+1@1"
+    "fast:10+0,fast:25+0,fast:25+1,fast:25+3,fast:50+3,fast:100+3,fast:250+3,"
+    "published:10+0,published:25+1,published:50+1,published:100+1,published:250+1,published:1000+1"
 )
+MIXED = "/bfloat16"
 QUARTILES = (0.25, 0.5, 0.75)
 
 
 def parse_samplers(text: str) -> dict[str, SamplerConfig]:
     """Samplers from words such as ``fast:100+1@0.25``: grid, predictor steps, corrector steps in each, temperature.
 
-    Correctors and temperature (of coordinates and lattice) may be left out.
+    Correctors and temperature (of coordinates and lattice) may be left out; the published sampler has no temperature.
+    A word that ends with ``/bfloat16`` names a sampler whose network multiplies in mixed precision: ``SamplerConfig``
+    knows nothing of it, the name does.
 
     Raises:
         ValueError: names the word that makes no sense.
     """
     samplers = {}
     for word in text.split(","):
-        grid, _, numbers = word.strip().partition(":")
+        word = word.strip()
+        grid, _, numbers = word.removesuffix(MIXED).partition(":")
         numbers, _, temperature = numbers.partition("@")
         steps, _, correctors = numbers.partition("+")
         try:
-            sampler = SamplerConfig(grid=grid, steps=int(steps), corrector_steps=int(correctors or 0))
+            sampler = SAMPLERS["published"] if grid == "published" else SamplerConfig(grid=grid)
+            sampler = replace(sampler, steps=int(steps), corrector_steps=int(correctors or 0))
             if temperature:
                 sampler = replace(sampler, temperature=float(temperature), lattice_temperature=float(temperature))
         except ValueError as error:
-            raise ValueError(f"{word.strip()!r} is no sampler such as fast:100+1@0.25 ({error})") from error
-        samplers[f"{grid}:{sampler.steps}+{sampler.corrector_steps}@{sampler.temperature:g}"] = sampler
+            raise ValueError(f"{word!r} is no sampler such as fast:100+1@0.25 ({error})") from error
+        name = f"{grid}:{sampler.steps}+{sampler.corrector_steps}@{sampler.temperature:g}"
+        samplers[name + MIXED if word.endswith(MIXED) else name] = sampler
     return samplers
 
 
@@ -109,6 +117,7 @@ def steps(
         row = {
             "sampler": name,
             **asdict(sampler),
+            "precision": "bfloat16" if name.endswith(MIXED) else "float32",
             "evaluations": sampler.evaluations,
             "seconds": seconds,
             "seconds_per_crystal": seconds / len(crystals),
@@ -163,7 +172,8 @@ def _draw_all(
 
         machine = machine_load()
         start = time.perf_counter()
-        wishes = check(checkpoint, replace(generation, sampler=sampler))
+        asked = replace(generation, sampler=sampler, mixed_precision=name.endswith(MIXED))
+        wishes = check(checkpoint, asked)
         draws = [draw for batch in generate(wishes, range(generation.num), on_progress=tell) for draw in batch]
         seconds = time.perf_counter() - start
         crystals = [draw.crystal for draw in sorted(draws, key=lambda draw: draw.index)]
@@ -194,14 +204,14 @@ def _metrics(assessment: Assessment) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]], *, num: int, potential: str) -> str:
     """The record as Markdown."""
-    header = ["grid", "steps", "correctors", "temperature", "evaluations", "s / crystal"]
+    header = ["grid", "steps", "correctors", "temperature", "precision", "evaluations", "s / crystal"]
     header += ["structure valid", "both valid", "unique", "quartile", "median", "quartile"]
     shown = [m for m in METRICS if m.name in ("match", "sun") or m.name.startswith("sun_calibrated")]
     shown = [m for m in shown if any(m.name in row.get("relaxed", {}) for row in rows)]
     header += [metric.label for metric in shown]
     lines = []
     for row in rows:
-        line = [row["grid"], *(f"{row[key]}" for key in ("steps", "corrector_steps", "temperature", "evaluations"))]
+        line = [f"{row[key]}" for key in _NAMED]
         line.append(f"{row['seconds_per_crystal']:.3f}")
         line += [_percent(row["unrelaxed"], name) for name in ("structure_validity", "validity", "uniqueness")]
         line += ["∞" if x is None else f"{x:.3f}" for x in row["unrelaxed_energy_above_hull"]]
@@ -216,39 +226,50 @@ def table(rows: Sequence[Mapping[str, Any]], *, num: int, potential: str) -> str
     )
 
 
+_NAMED = ("grid", "steps", "corrector_steps", "temperature", "precision", "evaluations")
+
+
 def _percent(metrics: Mapping[str, Any], name: str) -> str:
     return f"{100 * metrics[name]['value']:.1f} %" if name in metrics else ""
 
 
-def _kind(row: Mapping[str, Any]) -> tuple[str, int, float]:
-    return row["grid"], row["corrector_steps"], row["temperature"]
+def _kind(row: Mapping[str, Any]) -> tuple[str, float, str]:
+    return row["grid"], row["temperature"], row["precision"]
 
 
 def picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Median and quartiles against evaluations, a line for each grid, number of correctors and temperature."""
-    figure, (panel,) = canvas(width=7.0, height=4.2)
+    """Energies as drawn against evaluations, and the rate of stable, unique, novel crystals where they were relaxed.
+
+    A line for each grid, temperature and precision.
+    """
+    judged = all("relaxed" in row for row in rows)
+    figure, panels = canvas(2 if judged else 1, width=10.0 if judged else 7.0, height=4.2)
     kinds = sorted({_kind(row) for row in rows})
-    for i, (grid, correctors, temperature) in enumerate(kinds):
-        part = sorted((r for r in rows if _kind(r) == (grid, correctors, temperature)), key=lambda r: r["evaluations"])
+    for i, kind in enumerate(kinds):
+        part = sorted((row for row in rows if _kind(row) == kind), key=lambda row: row["evaluations"])
         x = [row["evaluations"] * (1 + 0.02 * i) for row in part]  # side by side where they would hide each other
+        grid, temperature, precision = kind
+        label = f"{grid}, T = {temperature:g}{'' if precision == 'float32' else f', {precision}'}"
         low, middle, high = np.array([row["unrelaxed_energy_above_hull"] for row in part], dtype=float).T
-        spread = np.nan_to_num([middle - low, high - middle])
-        panel.errorbar(
-            x,
-            middle,
-            yerr=spread,
-            marker="o",
-            capsize=3,
-            linewidth=1.8,
-            color=COLORS[i % len(COLORS)],
-            label=f"{grid}, {correctors} corrector{'' if correctors == 1 else 's'}, T = {temperature:g}",
-        )
-    panel.set_xscale("log")
+        energy = np.nan_to_num([middle - low, high - middle])
+        _line(panels[0], x, middle, energy, color=COLORS[i % len(COLORS)], label=label)
+        if judged:
+            rates = np.array([[row["relaxed"]["sun"]["value"], *row["relaxed"]["sun"]["interval_95"]] for row in part])
+            value, least, most = 100 * rates.T
+            _line(panels[1], x, value, [value - least, most - value], color=COLORS[i % len(COLORS)], label=label)
     ticks = sorted({row["evaluations"] for row in rows})
-    panel.set_xticks(ticks, [str(tick) for tick in ticks])
-    panel.minorticks_off()
-    panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
-    panel.set_xlabel("network evaluations for a crystal")
-    panel.set_ylabel("energy above hull as drawn, eV/atom")
-    panel.legend(frameon=False)
+    panels[0].set_ylabel("energy above hull as drawn, eV/atom")
+    if judged:
+        panels[1].set_ylabel("metastable, unique, novel, as judged, %")
+    for panel in panels:
+        panel.set_xscale("log")
+        panel.set_xticks(ticks, [str(tick) for tick in ticks], rotation=45 if len(ticks) > 6 else 0)
+        panel.minorticks_off()
+        panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+        panel.set_xlabel("network evaluations for a crystal")
+    panels[0].legend(frameon=False)
     return figure
+
+
+def _line(panel: Axes, x: Sequence[float], y: ArrayLike, spread: ArrayLike, *, color: str, label: str) -> None:
+    panel.errorbar(x, y, yerr=spread, marker="o", capsize=3, linewidth=1.8, color=color, label=label)

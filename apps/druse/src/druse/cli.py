@@ -20,6 +20,7 @@ from druse_generate.cli import (
     Include,
     Keep,
     LatticeTemperature,
+    MixedPrecision,
     Model,
     NumAtoms,
     Particles,
@@ -100,6 +101,7 @@ def discover(
     temperature: Temperature = None,
     lattice_temperature: LatticeTemperature = None,
     species_temperature: SpeciesTemperature = None,
+    mixed_precision: MixedPrecision = None,
     model: Model = None,
     reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
     potential: PotentialName = None,
@@ -159,6 +161,7 @@ def discover(
             temperature=temperature,
             lattice_temperature=lattice_temperature,
             species_temperature=species_temperature,
+            mixed_precision=mixed_precision,
         )
         evaluation = evaluate_config.with_options(
             settings.evaluate,

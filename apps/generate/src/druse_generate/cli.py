@@ -134,6 +134,12 @@ SpeciesTemperature = Annotated[
     float | None,
     typer.Option("--species-temperature", help="Below 1: likelier elements, less diversity.", show_default=False),
 ]
+MixedPrecision = Annotated[
+    bool | None,
+    typer.Option(
+        "--mixed-precision", help="Multiply matrices in bfloat16, where the hardware can: faster.", show_default=False
+    ),
+]
 Settings = Annotated[Path | None, typer.Option("--config", help="Settings in YAML; options win over it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -170,6 +176,7 @@ def generate_command(
     temperature: Temperature = None,
     lattice_temperature: LatticeTemperature = None,
     species_temperature: SpeciesTemperature = None,
+    mixed_precision: MixedPrecision = None,
     config: Settings = None,
     model: Model = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -221,6 +228,7 @@ def generate_command(
             temperature=temperature,
             lattice_temperature=lattice_temperature,
             species_temperature=species_temperature,
+            mixed_precision=mixed_precision,
         )
         manifest = Manifest()
         with Display(quiet=quiet) as display:

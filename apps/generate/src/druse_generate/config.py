@@ -157,6 +157,7 @@ class GenerateConfig:
         sampler: how to draw.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
             decides speed and memory, not the result.
+        mixed_precision: multiply the network's matrices in bfloat16, which needs hardware that has such products.
     """
 
     num: int = 32
@@ -169,6 +170,7 @@ class GenerateConfig:
     steering: SteeringRequest = field(default_factory=SteeringRequest)
     sampler: SamplerConfig = SAMPLERS["fast"]
     batch_pairs: int = 12000
+    mixed_precision: bool = False
 
     def __post_init__(self):
         if self.num < 1:
@@ -209,6 +211,7 @@ def with_options(
     adapters: Sequence[Path] = (),
     steer: str | None = None,
     steering_strength: float | None = None,
+    mixed_precision: bool | None = None,
     **changes: str | float | bool | None,
 ) -> GenerateConfig:
     """The settings with those replaced that were given (not None) on the command line.
@@ -224,6 +227,7 @@ def with_options(
         adapters: files; they take the place of those of the settings.
         steer: reward to steer by.
         steering_strength: how much it weighs.
+        mixed_precision: products in bfloat16.
         changes: single fields of the composition, of the symmetry, of what is done to that structure, or of the
             sampler. Elements, a chemical system or a formula take the place of whichever of these the settings have.
 
@@ -257,6 +261,7 @@ def with_options(
         num=num,
         seed=seed,
         num_atoms=None if num_atoms is None else parse_num_atoms(num_atoms),
+        mixed_precision=mixed_precision,
         composition=replace(config.composition, **composition),
         symmetry=replace(config.symmetry, **those_of(config.symmetry)),
         seed_structure=replace(config.seed_structure, **seed_request),

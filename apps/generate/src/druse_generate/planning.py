@@ -20,7 +20,7 @@ from druse_guidance import (
     RequiredElements,
     Target,
 )
-from druse_scores import Checkpoint, PairNetwork
+from druse_scores import Checkpoint, PairNetwork, has_bfloat16
 from jaxtyping import Bool, Float64, Int64
 
 from druse_generate.config import GenerateConfig
@@ -139,7 +139,7 @@ class Wishes:
 
 
 def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Adapter] = ()) -> Wishes:
-    """Check a request against a model.
+    """Check a request against a model, whose network takes the precision asked for.
 
     Args:
         checkpoint: the model.
@@ -148,7 +148,8 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
 
     Raises:
         ValueError: if the model does not know the numbers of atoms or the elements asked for, too many elements have to
-            occur, wishes exclude each other, or no arrangement of sites can hold the composition; says what there is.
+            occur, wishes exclude each other, no arrangement of sites can hold the composition, or the hardware has no
+            products in the precision asked for; says what there is.
     """
     seed = config.seed_structure.read()
     if seed is not None and config.symmetry.space_group is not None:
@@ -160,6 +161,12 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         )
     allowed, required = _elements(checkpoint, config, seed)
     device = next(checkpoint.network.parameters()).device
+    if config.mixed_precision and not has_bfloat16(device):
+        raise ValueError(
+            f"mixed precision was asked for, and this {device.type} has no instructions for products of bfloat16 "
+            "matrices, so that it would only be slower: leave it out"
+        )
+    checkpoint.network.mixed_precision = config.mixed_precision
     targets = config.properties.read(properties_of(checkpoint.network, adapters))
     _compare(targets, config, allowed, checkpoint)
     sizes = _sizes(checkpoint, config, seed, allowed)

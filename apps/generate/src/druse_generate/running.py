@@ -75,6 +75,7 @@ def draw_into(
         settings["steering"] |= {"hash": file_hash(Path(str(config.steering.reward).rpartition(":")[0]))}
     # more crystals of the same run, or another batch size, give the same crystals
     left_out = {"num", "batch_pairs", *(name for name in REQUESTS if not getattr(config, name).restricts)}
+    left_out |= set() if config.mixed_precision else {"mixed_precision"}
     decisive = {name: value for name, value in settings.items() if name not in left_out}
     folder = writable_folder(folder)
     journal = Journal(folder / "generated.jsonl", "generated crystals", decisive)

@@ -36,11 +36,13 @@ def _silu(x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
 def by_rows(layers: Callable[..., Float[Tensor, "e o"]], *rows: Shaped[Tensor, "e ..."]) -> Float[Tensor, "e o"]:
     """``layers(*rows)``, of layers that treat every row by itself.
 
-    Without gradients a few thousand rows go through all layers before the next ones, so that they stay in the cache.
+    Without gradients a few thousand rows go through all layers before the next ones, so that they stay in the cache;
+    twice as many where products are taken in half the precision.
     """
-    if torch.is_grad_enabled() or len(rows[0]) <= _ROWS:
+    together = 2 * _ROWS if torch.is_autocast_enabled(rows[0].device.type) else _ROWS
+    if torch.is_grad_enabled() or len(rows[0]) <= together:
         return layers(*rows)
-    return torch.cat([layers(*part) for part in zip(*(values.split(_ROWS) for values in rows), strict=True)])
+    return torch.cat([layers(*part) for part in zip(*(values.split(together) for values in rows), strict=True)])
 
 
 class Dense(nn.Module):
