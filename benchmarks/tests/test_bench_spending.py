@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from druse_benchmarks.findings import Finding, find, force_calls, judge_facts, measure
+from druse_benchmarks.findings import Finding, find, judge_facts, measure
 from druse_benchmarks.spending import CHUNK, KeptProposals, spend
 from druse_crystal.journal import Journal
-from druse_energetics.relaxation import Relaxation
+from druse_energetics.relaxation import Relaxation, force_calls
 from druse_evaluation.matching import OrderedMatcher
 from druse_evaluation.novelty import KnownStructures
 from druse_evaluation.testing import lost, relaxed, salt, simple_cubic_salt, small_reference

@@ -118,6 +118,7 @@ def test_everything_is_written(tmp_path):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["seed"] == 3
     assert manifest["results"]["status"] == {"judged": 2, "exploded": 1}
+    assert manifest["results"]["force_calls"] == 2 * 21 + 4  # 20 steps each, and 3
     assert manifest["settings"]["relaxation"]["fmax"] == 0.05
     assert set(manifest["timings"]) == {"relaxation", "assessment", "report"}
     assert manifest["versions"]["druse-evaluation"]

@@ -1,13 +1,12 @@
 """What became of relaxed crystals, as far as a comparison at equal cost needs it: force calls, hull, unique, novel."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from druse_crystal.composition import reduced_formula
 from druse_energetics.reference import Reference
-from druse_energetics.relaxation import Relaxation
+from druse_energetics.relaxation import Relaxation, force_calls
 from druse_evaluation.assessment import DOUBTFUL, JUDGED, METASTABLE, STABLE, assess
 from druse_evaluation.novelty import DistinctStructures, KnownStructures
 from druse_evaluation.table import CALIBRATED_ON
@@ -52,17 +51,6 @@ class Finding:
     def expected(self, against: str) -> float:
         """Probability that it is metastable, unique and novel, by a calibration."""
         return self.chances.get(against, 0.0) if self.new else 0.0
-
-
-def force_calls(relaxation: Relaxation | None) -> int:
-    """Forces and energies that were asked of the potential: those as given, and one for every step.
-
-    None for a crystal that was refused without asking: an element that the potential does not know, atoms on top of
-    each other, a density that no solid has.
-    """
-    if relaxation is None or (relaxation.n_steps == 0 and math.isnan(relaxation.initial_energy)):
-        return 0
-    return relaxation.n_steps + 1
 
 
 def find(

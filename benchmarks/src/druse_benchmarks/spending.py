@@ -8,9 +8,7 @@ from itertools import islice
 from druse_baselines import Proposer
 from druse_crystal import Crystal
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
-from druse_energetics.relaxation import Relaxation
-
-from druse_benchmarks.findings import force_calls
+from druse_energetics.relaxation import Relaxation, force_calls
 
 ENDLESS = 10**9  # crystals that nobody ever takes
 CHUNK = 24  # crystals that relax together

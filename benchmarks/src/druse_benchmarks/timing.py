@@ -10,9 +10,8 @@ import torch
 from druse_crystal.console import Display
 from druse_crystal.journal import Journal
 from druse_crystal.manifest import Manifest
-from druse_energetics.relaxation import Relaxer
+from druse_energetics.relaxation import Relaxer, force_calls
 
-from druse_benchmarks.findings import force_calls
 from druse_benchmarks.record import processor
 from druse_benchmarks.sources import Source
 

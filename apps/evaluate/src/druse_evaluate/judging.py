@@ -12,7 +12,7 @@ from druse_crystal.crystal import Crystal
 from druse_crystal.files import writable_folder, write_text
 from druse_crystal.io import ReadResult, read_crystals
 from druse_crystal.manifest import Manifest
-from druse_energetics.relaxation import Relaxation, Relaxer
+from druse_energetics.relaxation import Relaxation, Relaxer, force_calls
 
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig
 from druse_evaluate.rattling import rattle_all
@@ -293,6 +293,7 @@ def judge(
     manifest.settings |= config.as_dict()
     manifest.results |= {m.metric.name: m.value.as_dict() for m in measured}
     manifest.results["status"] = status_counts(assessment)
+    manifest.results["force_calls"] = sum(map(force_calls, relaxations))
     assessment.write(out / "crystals.parquet")
     metrics = as_json(measured, assessment.metadata) | {
         "status": status_counts(assessment),

@@ -55,6 +55,17 @@ class Relaxation:
         return self.status == "converged"
 
 
+def force_calls(relaxation: Relaxation | None) -> int:
+    """Forces and energies that were asked of the potential: those as given, and one for every step.
+
+    None for a crystal that was refused without asking: an element that the potential does not know, atoms on top of
+    each other, a density that no solid has.
+    """
+    if relaxation is None or (relaxation.n_steps == 0 and np.isnan(relaxation.initial_energy)):
+        return 0
+    return relaxation.n_steps + 1
+
+
 @runtime_checkable
 class Relaxer(Protocol):
     """Something that relaxes crystals; one bad crystal never stops the others."""
