@@ -193,10 +193,28 @@ def test_partial_occupancies(published):
     stored, matcher = published["partial_occupancies"], OrderDisorderMatcher()
     ours = [comparable(structure(s)) for s in stored["structures"]]
     known = [(s["id"], comparable(structure(s["structure"]))) for s in stored["reference"]]
+    matched: set[str] = set()
+    novel = []
     for i, one in enumerate(ours):
         found = sorted(name for name, other in known if one.key == other.key and matcher.fit(one, other))
         assert found == sorted(stored["matches_in_reference"].get(str(i), [])), stored["labels"][i]
+        matched |= set(found)
+        novel.append(not found)
         if "shifted" in stored["labels"][i]:
             continue
         seen = any(one.key == other.key and matcher.fit(other, one) for other in ours[:i])
         assert seen != stored["is_unique"][i], stored["labels"][i]
+    systems = [system for system, _ in (zip(*one.key, strict=True) for one in ours)]
+    explored = {system for system, _ in (zip(*one.key, strict=True) for _, one in known)}
+    expected = dict(stored["aggregate"])
+    for name in ("frac_unique_structures", "frac_novel_unique_structures"):  # the three pairs are in these
+        del expected[name]
+    assert expected == pytest.approx(
+        {
+            "frac_novel_structures": np.mean(novel),
+            "frac_novel_systems": len(set(systems) - explored) / len(ours),
+            "frac_unique_systems": len(set(systems)) / len(ours),
+            "precision": 1 - np.mean(novel),
+            "recall": len(matched) / stored["num_reference"],  # most of which nothing here resembles
+        }
+    )

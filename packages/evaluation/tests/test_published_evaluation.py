@@ -62,6 +62,10 @@ def test_structure_validity_differs_only_in_self_images(published, relaxed):
     assert len(labels) == 1
     assert "lattice vector 0.45 A" in labels[0]
     assert not ours[different[0]]
+    theirs = published["settings"]["ordered/identity"]["aggregate"]
+    both = np.array(ours) & np.array(published["comp_validity"])
+    assert np.mean(ours) == pytest.approx(theirs["avg_structure_validity"] - 1 / N_REQUESTED)
+    assert np.mean(both) == pytest.approx(theirs["avg_structure_comp_validity"] - 1 / N_REQUESTED)
 
 
 def test_composition_validity_of_structures(published, relaxed):
