@@ -139,3 +139,7 @@ def test_expected_counts_are_probabilities_of_new_crystals():
     assert measure(Finding(unique=True, novel=True, **new), "expected_wbm") == 0.4
     assert measure(Finding(unique=True, novel=False, **new), "expected_wbm") == 0
     assert measure(Finding(unique=True, novel=True, **new), "expected_generated") == 0
+    new |= {"stable_chances": {"wbm": 0.1}}
+    assert measure(Finding(unique=True, novel=True, **new), "expected_wbm") == 0.4
+    assert measure(Finding(unique=True, novel=True, **new), "expected_stable_wbm") == 0.1
+    assert measure(Finding(unique=True, novel=False, **new), "expected_stable_wbm") == 0

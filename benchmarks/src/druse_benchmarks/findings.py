@@ -24,6 +24,7 @@ class Finding:
         unique: first of its kind among the crystals of its method.
         novel: not in the reference.
         chances: by calibration the probability that DFT puts it at most 0.1 eV/atom above the hull.
+        stable_chances: the same at most 0 eV/atom above it.
     """
 
     calls: int
@@ -33,6 +34,7 @@ class Finding:
     unique: bool = False
     novel: bool = False
     chances: Mapping[str, float] = field(default_factory=dict)
+    stable_chances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def believable(self) -> bool:
@@ -48,9 +50,10 @@ class Finding:
         """Unique, novel and at most ``bound`` (eV/atom) above the reference's hull, as judged."""
         return self.new and self.energy_above_hull is not None and self.energy_above_hull <= bound
 
-    def expected(self, against: str) -> float:
-        """Probability that it is metastable, unique and novel, by a calibration."""
-        return self.chances.get(against, 0.0) if self.new else 0.0
+    def expected(self, against: str, bound: float = METASTABLE) -> float:
+        """Probability that it is metastable (or stable: ``bound`` 0), unique and novel, by a calibration."""
+        chances = self.stable_chances if bound == STABLE else self.chances
+        return chances.get(against, 0.0) if self.new else 0.0
 
 
 def find(
@@ -93,11 +96,11 @@ def _finding(
         above = reference.energy_above_hull(crystal, relaxation.energy)
     except ValueError:  # an element that the reference lacks
         return Finding(calls=calls, formula=reduced_formula(crystal), unique=unique)
-    chances = {
-        name: float(reference.calibrations[name].probability(above, METASTABLE))
-        for name in CALIBRATED_ON
-        if name in reference.calibrations and relaxation.converged and above >= DOUBTFUL
-    }
+    calibrations = reference.calibrations if relaxation.converged and above >= DOUBTFUL else {}
+    chances, stable_chances = (
+        {n: float(calibrations[n].probability(above, bound)) for n in CALIBRATED_ON if n in calibrations}
+        for bound in (METASTABLE, STABLE)
+    )
     return Finding(
         calls=calls,
         formula=reduced_formula(crystal),
@@ -106,6 +109,7 @@ def _finding(
         unique=unique,
         novel=unique and known.first_match(crystal) is None,
         chances=chances,
+        stable_chances=stable_chances,
     )
 
 
@@ -120,12 +124,15 @@ MEASURES: dict[str, str] = {
     "near": "at most 0.1 eV/atom above the hull (as judged)",
     **{f"expected_{name}": f"the same, calibrated on {words}" for name, words in CALIBRATED_ON.items()},
     "stable": "at most 0 eV/atom (as judged)",
+    **{f"expected_stable_{name}": f"this, calibrated on {words}" for name, words in CALIBRATED_ON.items()},
 }
 """What is counted of unique, novel crystals, in words."""
 
 
 def measure(finding: Finding, name: str) -> float:
     """How much a crystal counts: 0, 1, or a probability."""
+    if name.startswith("expected_stable_"):
+        return finding.expected(name.removeprefix("expected_stable_"), STABLE)
     if name.startswith("expected_"):
         return finding.expected(name.removeprefix("expected_"))
     return float(finding.near(STABLE if name == "stable" else METASTABLE))
