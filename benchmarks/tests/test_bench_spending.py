@@ -1,6 +1,7 @@
 """Force calls, what they buy, and in which order."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,13 @@ def test_findings():
 
 
 def test_expected_counts_are_probabilities_of_new_crystals():
-    new = {"calls": 1, "formula": "NaCl", "formation_energy": -2.0, "energy_above_hull": 0.05, "chances": {"wbm": 0.4}}
+    new: dict[str, Any] = {
+        "calls": 1,
+        "formula": "NaCl",
+        "formation_energy": -2.0,
+        "energy_above_hull": 0.05,
+        "chances": {"wbm": 0.4},
+    }
     assert measure(Finding(unique=True, novel=True, **new), "expected_wbm") == 0.4
     assert measure(Finding(unique=True, novel=False, **new), "expected_wbm") == 0
     assert measure(Finding(unique=True, novel=True, **new), "expected_generated") == 0

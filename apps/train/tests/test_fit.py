@@ -93,6 +93,17 @@ def test_a_stopped_and_resumed_run_follows_the_same_path(tmp_path, dataset):
     assert best.num_atoms == dict.fromkeys(range(1, 5), 8)
 
 
+def test_a_run_with_given_species_noises_none_and_says_so(tmp_path, dataset):
+    drawn = run(tmp_path, dataset, "drawn", "max_steps: 4\n")
+    given = run(tmp_path, dataset, "given", "max_steps: 4\ngiven_species: true\n")
+    assert (drawn.exit_code, given.exit_code) == (0, 0), given.output
+    assert load_checkpoint(tmp_path / "given" / "best").given_species
+    assert not load_checkpoint(tmp_path / "drawn" / "best").given_species
+    losses = {name: next(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("drawn", "given")}
+    assert float(losses["given"]["val_species"]) == 0
+    assert float(losses["drawn"]["val_species"]) > 0
+
+
 def test_a_run_is_not_overwritten_by_accident(tmp_path, dataset):
     assert run(tmp_path, dataset, "one", "max_steps: 2\n").exit_code == 0
     second = run(tmp_path, dataset, "one", "max_steps: 2\n")

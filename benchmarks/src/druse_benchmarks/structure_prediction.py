@@ -98,6 +98,8 @@ def structure_prediction(
     fit = [c for c in targets if c.num_atoms in checkpoint.num_atoms and set(c.atomic_numbers.tolist()) <= known]
     if not fit:
         raise ValueError("no crystal has a number of atoms and elements that the model knows: give other crystals")
+    if checkpoint.given_species and config.ways != ("fixed",):
+        raise ValueError("the model finds structures of given species: only the way 'fixed' makes sense (--ways fixed)")
     order = np.random.default_rng(config.seed).permutation(len(fit))[: config.num]
     chosen = [fit[i] for i in order]
     weights = file_hash(model / "weights.safetensors")

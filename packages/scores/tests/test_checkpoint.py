@@ -1,5 +1,7 @@
 """Checkpoints come back as they were written, and broken ones are refused with a reason."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -27,11 +29,17 @@ def test_round_trip(folder):
         assert torch.equal(loaded.network.state_dict()[name], value)
     assert loaded.num_atoms == {2: 10, 5: 3}
     assert loaded.elements == (8, 12)
+    assert not loaded.given_species
     assert loaded.provenance == {"steps": 7, "seed": 0}
     assert not loaded.network.training
     files = sorted(folder.iterdir())
     assert [p.name for p in files] == ["config.yaml", "weights.safetensors"]
     assert files[0].stat().st_mode == files[1].stat().st_mode  # who may read one may read the other
+
+
+def test_a_network_of_given_species_says_so(folder, tmp_path):
+    save_checkpoint(replace(load_checkpoint(folder), given_species=True), tmp_path / "given")
+    assert load_checkpoint(tmp_path / "given").given_species
 
 
 def test_missing_file_is_named(folder):

@@ -66,6 +66,15 @@ def crystals():
     )
 
 
+@pytest.mark.parametrize("denoised", [True, False])
+def test_a_checkpoint_of_crystal_structure_prediction_is_given_its_species(published, denoised):
+    folder, _, _ = published
+    told = settings()
+    told["lightning_module"]["diffusion_module"]["model"]["denoise_atom_types"] = denoised
+    (folder / "config.yaml").write_text(yaml.safe_dump(told))
+    assert import_checkpoint(str(folder)).given_species is not denoised
+
+
 @pytest.mark.parametrize("part", [".", "checkpoints", "checkpoints/last.ckpt"])
 def test_a_folder_and_a_file_become_a_checkpoint_that_predicts_the_same(published, tmp_path, part):
     folder, network, _ = published

@@ -299,6 +299,7 @@ def info(model: Model = None, adapters: Adapters = None, as_json: AsJson = False
             "num_atoms": [min(checkpoint.num_atoms), max(checkpoint.num_atoms)],
             "training_crystals": sum(checkpoint.num_atoms.values()),
             "elements": [chemical_symbols[z] for z in checkpoint.elements],
+            "species": "given: give a formula or exact counts" if checkpoint.given_species else "drawn",
             "properties": known or "none: add an adapter (`druse-train finetune`)",
             "samplers": {name: f"{s.steps} steps, {s.evaluations} evaluations" for name, s in SAMPLERS.items()},
             "provenance": checkpoint.provenance,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.batch import size_buckets
-from druse_diffusion import AbsorbingD3PM, CrystalProcess, RandomStreams, ReverseProcess, ScoreModel, sample
+from druse_diffusion import AbsorbingD3PM, CrystalProcess, Fixed, RandomStreams, ReverseProcess, ScoreModel, sample
 from druse_guidance import (
     CountedSpecies,
     KnownParts,
@@ -104,7 +104,9 @@ def generate(
 
 
 def restricted_process(process: CrystalProcess, plans: Sequence[Plan], *, device: torch.device) -> ReverseProcess:
-    """The sampler's process, held to the numbers of atoms and to the sites of a batch of plans."""
+    """The sampler's process, held to the species, the numbers of atoms and the sites of a batch of plans."""
+    if any(plan.species is not None for plan in plans):
+        return replace(process, species=Fixed())
     sites = [plan.sites for plan in plans if plan.sites is not None]
     bounds = [plan.bounds for plan in plans if plan.bounds is not None]
     if bounds:
@@ -157,10 +159,11 @@ def sampling_times(wishes: Wishes) -> list[float]:
 
 def _template(plans: Sequence[Plan], device: torch.device) -> CrystalBatch:
     total = sum(plan.num_atoms for plan in plans)
+    given = [np.ones(plan.num_atoms, dtype=np.int64) if plan.species is None else plan.species for plan in plans]
     return CrystalBatch(
         lattice=torch.eye(3, device=device).expand(len(plans), 3, 3),
         frac_coords=torch.zeros(total, 3, device=device),
-        atomic_numbers=torch.ones(total, dtype=torch.long, device=device),
+        atomic_numbers=torch.tensor(np.concatenate(given), device=device),
         num_atoms=torch.tensor([plan.num_atoms for plan in plans], device=device),
     )
 

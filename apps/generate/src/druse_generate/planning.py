@@ -62,6 +62,7 @@ class Plan:
         num_atoms: in the cell.
         bounds: on the atoms of each element; None: whatever comes.
         sites: that it has to occupy; None: whatever comes.
+        species: (n,) that a network is given which does not draw them; None: whatever comes.
         known: what it starts from or keeps; None: nothing.
         asked: of each target of the request what this crystal is asked for.
     """
@@ -70,6 +71,7 @@ class Plan:
     num_atoms: int
     bounds: ElementCounts | None = None
     sites: SiteSymmetry | None = None
+    species: Int64[np.ndarray, " n"] | None = None
     known: KnownCrystal | None = None
     asked: tuple[Float64[np.ndarray, "_"], ...] = ()
 
@@ -88,6 +90,7 @@ class Wishes:
         allowed: atomic numbers that atoms which are not kept may have.
         required: atomic numbers that such atoms have to bring.
         targets: of properties.
+        given_species: whether the model is given the species and does not draw them.
         model: the network, led to the properties asked for, held to the elements allowed, led to those that have to
             occur.
         device: where it is.
@@ -102,6 +105,7 @@ class Wishes:
     allowed: tuple[int, ...]
     required: tuple[int, ...]
     targets: tuple[Target, ...]
+    given_species: bool
     model: ScoreModel
     device: torch.device
 
@@ -133,6 +137,7 @@ class Wishes:
             num_atoms=size,
             bounds=bounds,
             sites=sites,
+            species=species_of(bounds) if self.given_species and bounds is not None else None,
             known=known,
             asked=tuple(t.draw(level) for t, level in zip(self.targets, levels, strict=False)),
         )
@@ -170,6 +175,8 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
     targets = config.properties.read(properties_of(checkpoint.network, adapters))
     _compare(targets, config, allowed, checkpoint)
     sizes = _sizes(checkpoint, config, seed, allowed)
+    if checkpoint.given_species:
+        sizes = _sizes_of_given_species(config, sizes, allowed)
     weights = _weights(checkpoint, config, sizes, targets)
     sites, sites_warning = _sites(checkpoint, config, seed, dict(zip(sizes, weights, strict=True)), allowed)
     model: ScoreModel = checkpoint.network
@@ -188,6 +195,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         allowed=allowed,
         required=required,
         targets=targets,
+        given_species=checkpoint.given_species,
         model=_restricted(model, allowed, required, known=checkpoint.elements),
         device=device,
     )
@@ -290,6 +298,28 @@ def _weights(
         if any(counts[n] for n in sizes):
             return tuple(float(counts[n]) for n in sizes)
     return tuple(float(checkpoint.num_atoms.get(n, 1)) for n in sizes)
+
+
+def _sizes_of_given_species(config: GenerateConfig, sizes: Sequence[int], allowed: Sequence[int]) -> tuple[int, ...]:
+    """Of the numbers of atoms those that leave no species open, which a model of given species needs."""
+    why = "the model was trained to find structures of given species"
+    for name, given in (
+        ("properties", config.properties.restricts),
+        ("a symmetry", config.symmetry.restricts),
+        ("a structure to start from", config.seed_structure.restricts),
+    ):
+        if given:
+            raise ValueError(f"{why}, and {name} cannot be asked of it: leave this out, or take another model")
+    bounds = {n: bounds_of(config, n, allowed) for n in sizes}
+    exact = tuple(n for n, b in bounds.items() if b is not None and b.least == b.most and sum(b.least.values()) == n)
+    if not exact:
+        raise ValueError(f"{why}: give all of them, by a formula (--formula Li2FeO4) or by counts (--counts Na:4,Cl:4)")
+    return exact
+
+
+def species_of(bounds: ElementCounts) -> Int64[np.ndarray, " n"]:
+    """Atomic numbers, rising, of a crystal whose numbers of atoms are fixed."""
+    return np.array([z for z, n in sorted(bounds.least.items()) for _ in range(n)], dtype=np.int64)
 
 
 def _range(low: int, high: int) -> str:

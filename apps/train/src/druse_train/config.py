@@ -116,10 +116,12 @@ class FitConfig(RunConfig):
     Attributes:
         network: size of the network.
         init_from: a checkpoint folder whose weights to start from.
+        given_species: learn to find structures of given species, which are never noised (crystal structure prediction).
     """
 
     network: PairNetworkConfig = field(default_factory=PairNetworkConfig)
     init_from: Path | None = None
+    given_species: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import lightning
 import torch
 from druse_crystal import CrystalBatch
-from druse_diffusion import Conditions, CrystalProcess, RandomStreams, training_loss
+from druse_diffusion import Conditions, CrystalProcess, Fixed, RandomStreams, training_loss
 from druse_guidance import AdaptedNetwork
 from druse_scores import PairNetwork, has_bfloat16
 from torch import Tensor
@@ -46,6 +46,7 @@ class DiffusionModule(lightning.LightningModule):
         train: crystals to learn from.
         validation: crystals to validate on.
         progress: how far the run has come.
+        given_species: whether species are given and never noised.
         labels: of both, for a network that takes conditions.
     """
 
@@ -57,13 +58,14 @@ class DiffusionModule(lightning.LightningModule):
         validation: CrystalBatch,
         progress: Progress,
         *,
+        given_species: bool = False,
         labels: tuple[PropertyLabels, PropertyLabels] | None = None,
     ):
         super().__init__()
         self.config, self.progress = config, progress
         self.train_data, self.validation_data = train, validation
         self.mean_batch = make_stream(config, train).mean_size()
-        self.process = CrystalProcess()
+        self.process = CrystalProcess(species=Fixed()) if given_species else CrystalProcess()
         self.network, self.labels = network, labels
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.hours = 0.0

@@ -61,6 +61,11 @@ def finetune(
         )
     checkpoint = load_checkpoint(config.base)
     base = checkpoint.pair_network
+    if checkpoint.given_species:
+        raise ValueError(
+            f"{config.base} finds structures of given species, and an adapter asks for properties of crystals whose "
+            "species are drawn: take another base"
+        )
     earlier = [load_adapter(path, base=base).adapter for path in config.adapters]
     parts = training_parts(config, dataset)
     obtain = obtainers(config.properties)

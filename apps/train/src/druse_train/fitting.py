@@ -45,7 +45,8 @@ def fit(
     prepare(config)
     state = load_state(folder / STATE) if resume else None
     start, runs = _start(config) if state is None else (None, _runs_behind(state, config, folder))
-    module = DiffusionModule(config, make_network(config, start), *map(as_batch, parts), Progress())
+    network = make_network(config, start)
+    module = DiffusionModule(config, network, *map(as_batch, parts), Progress(), given_species=config.given_species)
     return train(module, parts, folder, state=state, task=Task(card=card, runs=runs, show=show, write=write_network))
 
 
@@ -69,6 +70,7 @@ def write_network(module: DiffusionModule, folder: Path, provenance: dict[str, A
             network=network,
             num_atoms={n: int(k) for n, k in enumerate(counts.tolist()) if k},
             elements=tuple(module.train_data.atomic_numbers.unique().tolist()),
+            given_species=module.config.given_species,
             provenance=provenance,
         ),
         folder,

@@ -39,12 +39,15 @@ class Checkpoint:
         network: in evaluation mode.
         num_atoms: how many training crystals had each number of atoms.
         elements: atomic numbers that the training crystals were made of.
+        given_species: whether it was trained to find structures of given species, which were never noised (crystal
+            structure prediction); what it says about species means nothing.
         provenance: code commit, data hash, steps, hours, losses, seed; free form.
     """
 
     network: Network
     num_atoms: dict[int, int]
     elements: tuple[int, ...]
+    given_species: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,6 +81,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.
             "config": _plain(asdict(checkpoint.network.config)),
             "num_atoms": {int(n): int(count) for n, count in sorted(checkpoint.num_atoms.items())},
             "elements": [int(z) for z in checkpoint.elements],
+            **({"given_species": True} if checkpoint.given_species else {}),
             "provenance": checkpoint.provenance,
         },
         sort_keys=False,
@@ -131,6 +135,7 @@ def _described(path: Path) -> Checkpoint:
                 network=_network(kind, content["config"]),
                 num_atoms=_checked_num_atoms(content["num_atoms"]),
                 elements=_checked_elements(content["elements"]),
+                given_species=content.get("given_species") is True,
                 provenance=_checked_provenance(content.get("provenance")),
             )
     except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -19,8 +19,9 @@ def import_checkpoint(source: str, *, which: str = "last") -> Checkpoint:
         which: of a folder with several files, ``last`` or ``best``.
 
     Returns:
-        the network with the elements and numbers of atoms of Alex-MP-20, which all published models were trained on but
-        ``mp_20_base``, whose elements and sizes are as many.
+        the network, also one that was trained for crystal structure prediction, with the elements and numbers of atoms
+        of Alex-MP-20, which all published models were trained on but ``mp_20_base``, whose elements and sizes are as
+        many.
 
     Raises:
         ValueError: in one sentence, if it cannot be fetched or read, or is of another network.
@@ -45,6 +46,7 @@ def import_checkpoint(source: str, *, which: str = "last") -> Checkpoint:
         network=network,
         num_atoms=dict(NUM_ATOMS),
         elements=ELEMENTS,
+        given_species=file.settings.get("denoise_atom_types") is False,
         provenance={
             "imported": f"{source} of {HUB}" if named else Path(source).name,
             "file": path.name,
