@@ -23,6 +23,7 @@ RUNS = {
 }
 FORBIDDEN = -1e10  # what the published code adds to the logits of elements that are not allowed
 GUIDANCE = 2.0
+KINDS = ["guided", pytest.param("uncond", marks=pytest.mark.slow)]  # with guidance the network is asked without as well
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def differences(ours, theirs):
     return max(float((off - off.round()).abs().max()), float((ours.lattice - theirs.lattice).abs().max()))
 
 
-@pytest.mark.parametrize("kind", ["uncond", "guided"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", RUNS)
 @torch.no_grad()
 def test_every_recorded_step(recorded, kind, name, capsys):
@@ -134,7 +135,7 @@ def test_every_recorded_step(recorded, kind, name, capsys):
     assert worst < (2e-3 if name == "prior4" else 5e-5)  # near t = 1 a step is long, and scores are recorded in float32
 
 
-@pytest.mark.parametrize("kind", ["uncond", "guided"])
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_the_last_ten_steps_in_one_go(recorded, kind, capsys):
     """From the recorded start alone; where a run begins in noise, rounding decides what becomes of it."""
