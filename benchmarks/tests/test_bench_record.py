@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 from druse_benchmarks.drawing import canvas
-from druse_benchmarks.record import markdown_table, plain, write_record, write_section
+from druse_benchmarks.record import judged_and_expected, markdown_table, plain, write_record, write_section
 
 
 def test_json_holds_no_nan_and_no_folders():
@@ -56,3 +56,10 @@ def test_a_readme_without_the_section_stays_as_it_is(tmp_path, text):
 
 def test_markdown_table():
     assert markdown_table(["", "n"], [["x", "1"]]) == "|  | n |\n| --- | ---: |\n| x | 1 |\n"
+
+
+def test_a_rate_about_the_hull_as_judged_and_expected():
+    results: dict[str, dict[str, float]] = {"sun": {"count": 30, "total": 100}}
+    assert judged_and_expected(results, "sun") == "30.0 % [21.9, 39.6]"
+    results |= {"sun_calibrated_generated": {"value": 0.1}, "sun_calibrated_wbm": {"value": 0.254}}
+    assert judged_and_expected(results, "sun") == "30.0 % [21.9, 39.6]; 10.0 to 25.4 %"

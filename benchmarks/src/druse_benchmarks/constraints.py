@@ -25,10 +25,17 @@ from pymatgen.symmetry.groups import SpaceGroup
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.judged_draws import draw_and_judge
-from druse_benchmarks.record import machine_load, markdown_table, plain, read_alike, write_record
+from druse_benchmarks.record import (
+    EXPECTED,
+    judged_and_expected,
+    machine_load,
+    markdown_table,
+    plain,
+    read_alike,
+    write_record,
+)
 
 NAME = "constraints"
-RATES = ("metastable", "sun", "p1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,19 +191,17 @@ def _table(contents: Mapping[str, Mapping[str, Any]], sentence: str) -> str:
                 f"{r['kept_as_drawn'] / num:.1%}",
                 f"{r['kept_relaxed'] / num:.1%}",
                 "" if exact is None else f"{exact / num:.1%}",
-                *(_rate(r[rate]) for rate in RATES),
+                judged_and_expected(r, "metastable"),
+                judged_and_expected(r, "sun"),
+                str(Rate(r["p1"]["count"], r["p1"]["total"])),
                 "–" if r["rmsd"]["mean"] is None else f"{r['rmsd']['mean']:.3f}",
             ]
         )
     header = ["", "asked for", "kept as drawn", "kept relaxed", "group itself", "metastable", "S.U.N.", "P1", "RMSD, Å"]
     return (
         f"{markdown_table(header, rows)}\nA space group is kept if the crystal has it or one that contains it (symprec "
-        f"0.1 Å). All shares are of the crystals asked for, with 95 % intervals. {sentence}\n"
+        f"0.1 Å). All shares are of the crystals asked for, with 95 % intervals. {EXPECTED} {sentence}\n"
     )
-
-
-def _rate(stored: Mapping[str, Any]) -> str:
-    return str(Rate(stored["count"], stored["total"]))
 
 
 def picture(contents: Mapping[str, Mapping[str, Any]]) -> Figure:

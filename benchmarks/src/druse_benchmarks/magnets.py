@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from druse_crystal.files import writable_folder
-from druse_evaluation.estimate import Rate
 from druse_evaluation.summary import judge_sentence
 from matplotlib.figure import Figure
 from pymatgen.core import Composition, Element
@@ -16,7 +15,7 @@ from druse_benchmarks.asking import Asking, write_case
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.obtained import names_of, read_target
 from druse_benchmarks.properties_table import spread, words
-from druse_benchmarks.record import markdown_table, write_record
+from druse_benchmarks.record import EXPECTED, judged_and_expected, markdown_table, write_record
 
 NAME = "magnets"
 MAGNETIC, CHEAP = "dft_mag_density>=0.2", "hhi_score<=1500"
@@ -67,7 +66,7 @@ def write_magnets(out: Path, *, like: str, asking: Asking) -> None:
             f"{_table(there, answers)}\n"
             "Magnetic density (µB/Å³) and HHI: median and quartiles of the relaxed crystals. Shares are of the "
             "crystals asked for, with 95 % intervals; S.U.N.: at most 0.1 eV/atom above the hull as judged, unique and "
-            f"novel. {judge_sentence(there[like]['judge'])}\n\n"
+            f"novel. {EXPECTED} {judge_sentence(there[like]['judge'])}\n\n"
             "Share of the relaxed crystals that hold an element:\n\n"
             f"{_elements_table(answers)}"
         ),
@@ -79,14 +78,13 @@ def write_magnets(out: Path, *, like: str, asking: Asking) -> None:
 def _table(there: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Answers]) -> str:
     rows = []
     for name, found in answers.items():
-        sun = there[name]["results"]["sun"]
         rows.append(
             [
                 words(CASES[name]),
                 f"{len(found)}",
                 *(spread(obtained, found) for obtained in names_of(BOTH)),
                 *(str(found.share(targets)) for targets in ([MAGNETIC], [CHEAP], BOTH)),
-                str(Rate(sun["count"], sun["total"])),
+                judged_and_expected(there[name]["results"], "sun"),
                 f"{found.distinct([MAGNETIC], flag='sun')}",
                 f"{found.distinct(BOTH, flag='sun')}",
                 f"{found.calls}",

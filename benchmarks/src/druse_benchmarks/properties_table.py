@@ -9,7 +9,7 @@ from druse_evaluation.estimate import Rate
 
 from druse_benchmarks.answers import Answers
 from druse_benchmarks.obtained import OBTAINABLE, Value, names_of
-from druse_benchmarks.record import markdown_table
+from druse_benchmarks.record import EXPECTED, judged_and_expected, markdown_table
 
 type Contents = Mapping[str, Mapping[str, Any]]
 type Asked = Mapping[str, Sequence[str]]
@@ -30,7 +30,7 @@ def table(there: Contents, answers: Mapping[str, Answers], asked: Asked, unasked
         "Obtained: median and quartiles of the relaxed crystals, or what is commonest. A single number is hit within "
         f"{_tolerances()}; everything else is hit exactly. Distinct hits: unique / unique and novel crystals. Shares "
         "are of the crystals asked for, with 95 % intervals; S.U.N.: at most 0.1 eV/atom above the hull, unique and "
-        f"novel, stable: at most 0 eV/atom, both as judged. {sentence}\n\n"
+        f"novel, stable: at most 0 eV/atom, both as judged. {EXPECTED} {sentence}\n\n"
         "Distinct crystals that meet the target for 100 predictor calls, any / novel ones:\n\n"
         f"{_calls_table(there, answers, asked, unasked)}\n"
         "A call obtains what was asked for of one crystal, whether a potential or a formula gives it. Without asking: "
@@ -67,7 +67,7 @@ def _obtained_table(there: Contents, answers: Mapping[str, Answers], asked: Aske
             ]
         else:
             row += [""] * 5
-        row += [*(str(Rate(results[rate]["count"], results[rate]["total"])) for rate in ("sun", "stable"))]
+        row += [judged_and_expected(results, rate) for rate in ("sun", "stable")]
         rows.append([*row, f"{found.calls}"])
     header = ["asked", "crystals", "obtained", "without asking", "hit", "hit without asking", "distinct hits"]
     return markdown_table([*header, "S.U.N.", "stable", "predictor calls"], rows)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from druse_crystal.console import Display
 from druse_crystal.files import replacing, write_text
+from druse_evaluation.estimate import Rate
+from druse_evaluation.table import CALIBRATED_ON
 from matplotlib.figure import Figure
 
 README = "README.md"
@@ -138,6 +140,26 @@ def read_alike(
             display.warn(f"{files[name]} was {made} in another way than {like} and stays out of the table")
             del there[name]
     return there
+
+
+EXPECTED = (
+    "After the semicolon: the share that DFT is expected to find, by the calibrations on generated and on substituted "
+    "crystals."
+)
+"""What ``judged_and_expected`` means, for the text below a table."""
+
+
+def judged_and_expected(results: Mapping[str, Any], name: str) -> str:
+    """A rate about the hull as judged, with its interval, and what the calibrations make of it, if there are any.
+
+    Args:
+        results: of an evaluation, by metric.
+        name: of the metric as judged.
+    """
+    judged = str(Rate(results[name]["count"], results[name]["total"]))
+    keys = [f"{name}_calibrated_{against}" for against in CALIBRATED_ON]
+    expected = " to ".join(f"{100 * results[key]['value']:.1f}" for key in keys if key in results)
+    return f"{judged}; {expected} %" if expected else judged
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
