@@ -3,6 +3,8 @@
 import json
 import shutil
 import zipfile
+from dataclasses import fields
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from druse_crystal.io import read_crystals
 from druse_crystal.settings import read_settings
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, uniform_times
 from druse_diffusion.published import published_process
-from druse_generate import planning
+from druse_generate import options, planning
 from druse_generate.cli import app
 from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import generate
@@ -101,6 +103,14 @@ def test_mixed_precision_is_for_hardware_that_has_it(model, monkeypatch):
     assert less == pytest.approx(full, rel=0.2, abs=0.2)
     assert np.array_equal(lattices(config), full)
     assert not checkpoint.network.mixed_precision
+
+
+def test_every_option_is_a_setting():
+    config = GenerateConfig()
+    sections = (config.composition, config.symmetry, config.seed_structure, config.properties, config.steering)
+    known = {f.name for section in (*sections, config.sampler) for f in fields(section)}
+    known |= set(signature(with_options).parameters)
+    assert not set(signature(options._request).parameters) - known
 
 
 def test_sizes_follow_the_training_data(model):

@@ -2,46 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from druse_evaluate.cli import Device, Phonons, PotentialName, Rattle
 from druse_evaluate.cli import app as evaluate_app
-from druse_generate.cli import (
-    Adapters,
-    AsJson,
-    ChemicalSystem,
-    Correctors,
-    Counts,
-    Elements,
-    Exclude,
-    Formula,
-    Guidance,
-    Include,
-    Keep,
-    LatticeTemperature,
-    MixedPrecision,
-    Model,
-    NumAtoms,
-    Particles,
-    Quiet,
-    SamplerName,
-    Seed,
-    SeedStructure,
-    Settings,
-    SpaceGroupNumber,
-    SpeciesTemperature,
-    Steer,
-    SteeringStrength,
-    Steps,
-    Strength,
-    Substitute,
-    Symmetric,
-    Targets,
-    Temperature,
-    Wyckoff,
-)
 from druse_generate.cli import app as generate_app
+from druse_generate.options import AsJson, Model, Quiet, Settings, asks_for_crystals
 from druse_train.cli import app as train_app
 
 from druse.reference_cli import reference_app
@@ -63,45 +30,20 @@ app.add_typer(reference_app, name="reference")
 
 
 @app.command()
+@asks_for_crystals
 def discover(
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.", show_default=False)],
     num: Annotated[
         int | None, typer.Option(help="How many crystals to relax and judge; 32 by default.", show_default=False)
     ] = None,
-    seed: Seed = None,
     pool: Annotated[
         int | None,
         typer.Option(
             help="Crystals drawn for each one that is relaxed, 4 by default; 1: no screening.", show_default=False
         ),
     ] = None,
-    num_atoms: NumAtoms = None,
-    elements: Elements = None,
-    chemical_system: ChemicalSystem = None,
-    formula: Formula = None,
-    include: Include = None,
-    exclude: Exclude = None,
-    counts: Counts = None,
-    space_group: SpaceGroupNumber = None,
-    symmetric: Symmetric = None,
-    wyckoff: Wyckoff = None,
-    seed_structure: SeedStructure = None,
-    keep: Keep = None,
-    substitute: Substitute = None,
-    strength: Strength = None,
-    targets: Targets = None,
-    adapters: Adapters = None,
-    guidance: Guidance = None,
-    steer: Steer = None,
-    particles: Particles = None,
-    steering_strength: SteeringStrength = None,
-    sampler: SamplerName = None,
-    steps: Steps = None,
-    corrector_steps: Correctors = None,
-    temperature: Temperature = None,
-    lattice_temperature: LatticeTemperature = None,
-    species_temperature: SpeciesTemperature = None,
-    mixed_precision: MixedPrecision = None,
+    asked: dict[str, Any],
     model: Model = None,
     reference: Annotated[str | None, typer.Option(help=_REFERENCE, show_default=False)] = None,
     potential: PotentialName = None,
@@ -131,38 +73,7 @@ def discover(
         from druse.discovering import discover as run
 
         settings = override(read_settings(config, DiscoverConfig), pool=pool)
-        generation = generate_config.with_options(
-            settings.generate,
-            num=num,
-            seed=seed,
-            num_atoms=num_atoms,
-            elements=elements,
-            chemical_system=chemical_system,
-            formula=formula,
-            include=include,
-            exclude=exclude,
-            counts=counts,
-            space_group=space_group,
-            symmetric=symmetric,
-            wyckoff=wyckoff,
-            seed_structure=seed_structure,
-            keep=keep,
-            substitute=substitute,
-            strength=strength,
-            targets=targets or (),
-            adapters=adapters or (),
-            guidance=guidance,
-            steer=steer,
-            particles=particles,
-            steering_strength=steering_strength,
-            sampler=sampler,
-            steps=steps,
-            corrector_steps=corrector_steps,
-            temperature=temperature,
-            lattice_temperature=lattice_temperature,
-            species_temperature=species_temperature,
-            mixed_precision=mixed_precision,
-        )
+        generation = generate_config.with_options(settings.generate, num=num, **asked)
         evaluation = evaluate_config.with_options(
             settings.evaluate,
             reference=reference,
