@@ -127,15 +127,17 @@ def _novelty(
     asked: Sequence[Crystal], structures: Sequence[Structure], known: Sequence[Crystal], config: MatchingConfig
 ) -> dict[str, Any]:
     """Seconds that each way needs for all of ``asked``."""
+
+    def twice(known_ones: KnownStructures | KnownPrototypes) -> tuple[list[bool], float, float]:
+        """What is new, and the seconds of asking for the first and for the second time."""
+        new, first = _timed(lambda: [known_ones.first_match(crystal) is None for crystal in asked])
+        return new, first, _timed(lambda: [known_ones.first_match(crystal) is None for crystal in asked])[1]
+
     index, built = _timed(lambda: KnownStructures(known, matcher=OrderedMatcher()))
-    novel, first = _timed(lambda: [index.first_match(crystal) is None for crystal in asked])
-    _, again = _timed(lambda: [index.first_match(crystal) is None for crystal in asked])
+    novel, first, again = twice(index)
     disordered, also_built = _timed(lambda: KnownStructures(known, matcher=OrderDisorderMatcher()))
-    _, disordered_first = _timed(lambda: [disordered.first_match(crystal) is None for crystal in asked])
-    _, disordered_again = _timed(lambda: [disordered.first_match(crystal) is None for crystal in asked])
-    types = KnownPrototypes(known)
-    new_types, types_first = _timed(lambda: [types.first_match(crystal) is None for crystal in asked])
-    _, types_again = _timed(lambda: [types.first_match(crystal) is None for crystal in asked])
+    _, disordered_first, disordered_again = twice(disordered)
+    new_types, types_first, types_again = twice(KnownPrototypes(known))
 
     matcher = StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5.0)
     known_structures = [to_pymatgen(crystal) for crystal in known]

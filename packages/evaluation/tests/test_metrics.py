@@ -216,7 +216,7 @@ def test_nothing_of_nothing():
     assert Rate(0, 0).interval == (0.0, 1.0)
     empty = Assessment.from_rows([], metadata=METADATA)
     assert sun_rate(empty) == Rate(0, 0)
-    json.dumps(as_json(measure(empty), METADATA), allow_nan=False)
+    json.dumps(as_json(empty, measure(empty)), allow_nan=False)
 
 
 def test_average_ignores_what_is_unknown(assessment):
@@ -269,7 +269,7 @@ def test_crystals_judged_as_they_are_have_no_figures_about_relaxation():
 
 
 def test_json_round_trip(assessment):
-    stored = json.loads(json.dumps(as_json(measure(assessment), assessment.metadata), allow_nan=False))
+    stored = json.loads(json.dumps(as_json(assessment, measure(assessment)), allow_nan=False))
     assert stored["metrics"]["sun"]["count"] == 2
     assert stored["metrics"]["sun"]["total"] == 8
     assert stored["judge"]["residual"]["mae"] == 0.03

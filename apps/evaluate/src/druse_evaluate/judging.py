@@ -232,7 +232,7 @@ def judge(
     from druse_evaluation.novelty import KnownStructures
     from druse_evaluation.report import write_report
     from druse_evaluation.statuses import status_counts
-    from druse_evaluation.summary import as_json, plausibility_as_json
+    from druse_evaluation.summary import as_json
 
     from druse_evaluate.phonons import check_all
 
@@ -295,11 +295,7 @@ def judge(
     manifest.results["status"] = status_counts(assessment)
     manifest.results["force_calls"] = sum(map(force_calls, relaxations))
     assessment.write(out / "crystals.parquet")
-    metrics = as_json(measured, assessment.metadata) | {
-        "status": status_counts(assessment),
-        "plausibility": plausibility_as_json(assessment),
-    }
-    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(out / "metrics.json", json.dumps(as_json(assessment, measured), indent=2) + "\n")
     with manifest.stage("report"):
         write_report(out / "report.html", assessment, title=title, manifest=manifest.as_dict(), n_best=config.n_best)
     manifest.write(out / "manifest.json")

@@ -16,12 +16,11 @@ def print_metrics(assessment: "Assessment", *, as_json: bool = False) -> None:
     """Print the metrics with the judge's own error."""
     from druse_evaluation import summary
     from druse_evaluation.metrics import measure
-    from druse_evaluation.statuses import no_crystal_sentence, status_counts
+    from druse_evaluation.statuses import no_crystal_sentence
 
     measured = measure(assessment)
     if as_json:
-        facts = {"status": status_counts(assessment), "plausibility": summary.plausibility_as_json(assessment)}
-        print(json.dumps(summary.as_json(measured, assessment.metadata) | facts, indent=2))
+        print(json.dumps(summary.as_json(assessment, measured), indent=2))
         return
     console = Console()
     console.print(metrics_table(measured))

@@ -10,7 +10,7 @@ from druse_crystal.console import Display
 from druse_crystal.files import replacing, writable_folder
 from druse_crystal.io import ReadResult, write_cif_zip, write_extxyz
 from druse_crystal.manifest import Manifest
-from druse_energetics.refusal import refusal_status
+from druse_crystal.refusal import refusal_status
 from druse_energetics.relaxation import Relaxation, Relaxer
 
 from druse_evaluate.config import RelaxationConfig

@@ -5,6 +5,7 @@ import numpy as np
 from pymatgen.core import DummySpecies, Element, Lattice, Structure
 
 from druse_crystal.crystal import MAX_LENGTH, Crystal
+from druse_crystal.refusal import DISORDERED
 
 
 def to_pymatgen(crystal: Crystal) -> Structure:
@@ -24,7 +25,7 @@ def from_pymatgen(structure: Structure) -> Crystal:
         occupancy = site.species.num_atoms
         if len(site.species) != 1 or abs(occupancy - 1) > 1e-3:
             raise ValueError(
-                f"site {i + 1} ({site.species_string}) is disordered or partly occupied: order the structure first, "
+                f"site {i + 1} ({site.species_string}) is {DISORDERED}: order the structure first, "
                 "for example with pymatgen's OrderDisorderedStructureTransformation"
             )
         if isinstance(site.specie, DummySpecies):

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from druse_crystal.convert import from_pymatgen
+from druse_crystal.refusal import refusal_status
 
 from druse_energetics.reference_entry import ReferenceEntry
-from druse_energetics.refusal import refusal_status
 
 KEY = "MP_API_KEY"
 """Environment variable with the user's key."""

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 from druse_crystal.crystal import Crystal
+from druse_crystal.refusal import DISORDERED, refusal_status
 from pymatgen.core import Element
 
 from druse_energetics.lmdb_file import LmdbFile
 from druse_energetics.reference_entry import ReferenceEntry
-from druse_energetics.refusal import DISORDERED, refusal_status
 
 SCHEME_OF_NAME = {"MP2020correction": "MP2020", "TRI2024correction": "TRI2024"}
 _WORD_IN_ADJUSTMENTS = {"MP2020": "MP2020", "TRI2024": "TRI"}

@@ -11,12 +11,12 @@ import numpy as np
 from druse_crystal.dataset import load_embedded
 from druse_crystal.io import read_crystals
 from druse_crystal.manifest import file_hash
+from druse_crystal.refusal import refusal_status
 
 from druse_energetics.correction_scheme import FORMATION
 from druse_energetics.materials_project import query_entries
 from druse_energetics.published_reference import SCHEME_OF_NAME, PublishedReference
 from druse_energetics.reference_entry import ReferenceEntry
-from druse_energetics.refusal import refusal_status
 
 TOTAL_ENERGY = "energy_per_atom"
 FORMATION_ENERGY = "formation_energy_per_atom"

@@ -10,11 +10,11 @@ from druse_crystal.composition import chemical_system, reduced_formula
 from druse_crystal.crystal import Crystal
 from druse_crystal.io import ReadResult
 from druse_crystal.neighbors import min_distance
+from druse_crystal.refusal import refusal_status
 from druse_crystal.symmetry import space_group
 from druse_energetics.calibration import Calibration
 from druse_energetics.phonons import DynamicalStability
 from druse_energetics.reference import Reference, load_known_formulas
-from druse_energetics.refusal import refusal_status
 from druse_energetics.relaxation import Relaxation, Relaxer
 from druse_energetics.weights import weights_digests
 

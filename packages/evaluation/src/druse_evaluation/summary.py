@@ -5,14 +5,17 @@ from typing import Any
 
 from druse_evaluation.estimate import Rate
 from druse_evaluation.metrics import METRICS, Measured, element_flags, failed_tests, untested
+from druse_evaluation.statuses import status_counts
 from druse_evaluation.table import CALIBRATED_ON, Assessment
 
 
-def as_json(measured: Sequence[Measured], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics and judge as plain JSON values."""
+def as_json(assessment: Assessment, measured: Sequence[Measured]) -> dict[str, Any]:
+    """Metrics, judge, what became of the crystals, and tests of chemistry, as plain JSON values."""
     return {
         "metrics": {m.metric.name: {"meaning": m.metric.meaning, **m.value.as_dict()} for m in measured},
-        "judge": dict(metadata),
+        "judge": dict(assessment.metadata),
+        "status": status_counts(assessment),
+        "plausibility": plausibility_as_json(assessment),
     }
 
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 DISORDERED = "disordered or partly occupied"
-"""Words of every refusal of such sites, also of those of ``druse_crystal``'s readers."""
+"""Words of every refusal of such sites."""
 
 
 def refusal_status(reason: str | None) -> Literal["disordered", "unreadable"]:
