@@ -5,13 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.dataset import load_embedded
+from druse_crystal.io import read_crystals, write_cif
 from druse_crystal.symmetry import spglib_dataset
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, PropertyRequest, SamplerConfig
 from druse_generate.generating import generate
 from druse_generate.planning import check
-from druse_guidance import Adapter, Property, load_adapter, save_adapter
+from druse_generate.property_request import choose_adapters
+from druse_guidance import AdaptedNetwork, Adapter, Property, load_adapter, parse_target, save_adapter
+from druse_guidance.targets import conditions_of
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 
@@ -19,7 +23,15 @@ SHORT = SamplerConfig(steps=8, corrector_steps=0)
 DENSITY = Property(name="density", unit="g/cm³").fitted(np.linspace(1, 10, 50))
 GROUP = Property(name="space_group", kind="space_group").fitted([1.0, 62, 225])
 GAP = Property(name="dft_band_gap", unit="eV").fitted(np.linspace(0, 5, 50))
+HHI = Property(name="hhi_score").fitted(np.linspace(300, 9000, 50))
 SYSTEM = Property(name="chemical_system", kind="chemical_system", num_labels=7)
+
+
+LITHIA = Crystal(
+    lattice=2.3 * np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]]),
+    frac_coords=np.array([[0, 0, 0], [0.25, 0.25, 0.25], [0.75, 0.75, 0.75]]),
+    atomic_numbers=np.array([8, 3, 3]),
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +40,8 @@ def model(save_tiny):
     folder = save_tiny(num_atoms={2: 30, 4: 50}, elements=(3, 8, 11, 17, 26))
     network = load_checkpoint(folder).pair_network
     (folder / "adapters").mkdir()
-    for name, properties in (("a", (DENSITY, GROUP)), ("b", (DENSITY,)), ("c", (SYSTEM,)), ("../elsewhere", (GAP,))):
+    adapters = {"a": (DENSITY, GROUP), "b": (DENSITY,), "c": (SYSTEM, HHI), "../elsewhere": (GAP, GROUP)}
+    for name, properties in adapters.items():
         torch.manual_seed(0)
         adapter = Adapter(properties, width=network.config.width, num_layers=network.config.num_layers)
         for parameter in adapter.parameters():
@@ -117,6 +130,61 @@ def test_a_single_number_is_reported_with_its_distance_and_an_unknowable_one_not
     assert targets["density=5"]["mean_absolute_difference"] >= 0
 
 
+def test_adapters_given_and_shipped_share_the_work_although_they_know_the_same(model, tmp_path):
+    base = load_checkpoint(model).network
+    elsewhere = model / "elsewhere.safetensors"
+    for targets, chosen in (
+        (("dft_band_gap=2", "density=5"), [{"dft_band_gap"}, {"density"}]),
+        (("dft_band_gap=2", "space_group=225", "density=5"), [{"dft_band_gap", "space_group"}, {"density"}]),
+        (("space_group=225",), [{"space_group"}]),
+    ):
+        found = choose_adapters(model, base, PropertyRequest(targets=targets, adapters=(elsewhere,)))
+        assert [set(adapter.properties) for adapter in found.values()] == chosen
+        assert next(iter(found)) == elsewhere
+    files = tuple(model / "adapters" / f"{name}.safetensors" for name in "ab")
+    twice = PropertyRequest(targets=("density=5", "space_group=62"), adapters=files)
+    with pytest.raises(ValueError, match="density comes with two adapters that were given"):
+        choose_adapters(model, base, twice)
+
+
+def test_a_part_of_an_adapter_acts_as_the_whole_when_the_rest_is_not_asked(model):
+    network = load_checkpoint(model).pair_network
+    whole = load_adapter(model / "adapters" / "a.safetensors").adapter
+    part = whole.only({"density"})
+    assert part.properties == {"density": DENSITY}
+    noisy = CrystalBatch.from_crystals([LITHIA, LITHIA])
+    conditions = conditions_of([parse_target("density=3", {"density": DENSITY})], [[np.array([3.0])]] * 2)
+    t = torch.tensor([0.3, 0.8])
+    with torch.no_grad():
+        by_whole, by_part = (AdaptedNetwork(network, [a])(noisy, t, conditions) for a in (whole, part))
+        assert torch.equal(by_whole.frac_coords, by_part.frac_coords)
+        assert torch.equal(by_whole.species_logits, by_part.species_logits)
+        assert not torch.allclose(by_whole.frac_coords, network(noisy, t).frac_coords)
+
+
+def test_guidance_outside_of_its_interval_is_one(model, tmp_path):
+    common = ["generate", "--num", 2, "--steps", 6, "--model", model, "--corrector-steps", 0]
+    drawn = {}
+    for name, options in (
+        ("one", ["--property", "density=9", "--guidance", "1"]),
+        ("never", ["--property", "density=9", "--guidance-interval", "0.0-0.0"]),
+        ("always", ["--property", "density=9"]),
+    ):
+        result = run(*common, *options, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        drawn[name] = [r.crystal.lattice for r in read_crystals(tmp_path / name / "crystals.extxyz") if r.crystal]
+    assert np.allclose(drawn["never"], drawn["one"])
+    assert not np.allclose(drawn["always"], drawn["one"])
+
+
+def test_a_warning_is_said_even_quietly_and_kept(model, tmp_path):
+    options = ["--property", "dft_band_gap>=4.99", "--adapter", model / "elsewhere.safetensors", "--quiet"]
+    result = run("generate", "--num", 1, "--steps", 4, "--model", model, "--out", tmp_path, *options)
+    assert "lies where hardly any label is" in result.stderr
+    kept = json.loads((tmp_path / "manifest.json").read_text())["results"]["warnings"]
+    assert kept == [result.stderr.strip()]
+
+
 def test_info_lists_what_can_be_asked(model):
     known = json.loads(run("info", "--model", model, "--json").stdout)["properties"]
     assert known["density (b.safetensors)"] == "1 to 10 g/cm³, 50 labels"
@@ -140,11 +208,34 @@ def test_info_lists_what_can_be_asked(model):
         (["--property", "space_group=62", "--space-group", "225"], "space group 225 were asked for at once"),
         (["--property", "chemical_system=Na-Cl", "--elements", "Li-O"], "Na is not allowed at once"),
         (["--property", "chemical_system=He-O"], "no crystal that the model was trained on holds He"),
+        (["--property", "chemical_system=Na-Cl", "--formula", "NaCl", "--include", "Li"], "NaCl does not have it"),
+        (["--property", "chemical_system=Na-Cl", "--include", "Li"], "Li was asked for at once"),
+        (["--property", "chemical_system=Na-Cl", "--counts", "O:1-"], "O was asked for at once"),
+        (["--property", "chemical_system=Na-Cl", "--seed-structure", "a.cif", "--keep", "species:O"], "O was asked"),
+        (["--property", "chemical_system=Fe-Li-O", "--num-atoms", "2"], "has 3 elements, and cells of 2 atoms"),
+        (["--property", "space_group=225", "--symmetric"], "build the group in (--space-group 225)"),
+        (["--property", "space_group=62", "--num-atoms", "2"], "the orbits of this group have 4, 8 atoms"),
+        (["--property", "space_group=62", "--formula", "LiO3"], "the orbits of this group have 4, 8 atoms"),
+        (["--property", "hhi_score<=500", "--formula", "LiCl"], "with the elements that were asked for it is"),
+        (["--property", "hhi_score<=500", "--elements", "Li-Fe"], "with the elements that were asked for it is"),
+        (["--guidance-interval", "0.1-0.5"], "a guidance was given and no property"),
+        (["--property", "density=5", "--guidance-interval", "0.5"], "write two times, such as 0.1-0.8"),
+        (["--property", "density=5", "--guidance-interval", "0.8-0.1"], "the lower one first"),
+        (["--config", "guidance.yaml"], "guidance of properties was given and no property"),
+        (["--config", "steering.yaml"], "particles of steering was given and nothing to steer by"),
+        (["--particles", "8"], "nothing to steer by"),
+        (["--gradient-below", "0.1"], "nothing to steer by"),
+        (["--property", "density=5", "--adapter", "GAP"], "nothing was asked of the adapter"),
         (["--property", "chemical_system=Md-O"], "no class for Md"),
         (["--property", "density=5", "--adapter", "elsewhere.safetensors"], "does not exist"),
     ],
 )
-def test_bad_requests_are_one_sentence(model, tmp_path, options, words):
+def test_bad_requests_are_one_sentence(model, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    write_cif(tmp_path / "a.cif", LITHIA)
+    (tmp_path / "guidance.yaml").write_text("properties: {guidance: 5}")
+    (tmp_path / "steering.yaml").write_text("steering: {particles: 8}")
+    options = [str(model / "elsewhere.safetensors") if option == "GAP" else option for option in options]
     result = run("generate", "--out", tmp_path / "x", "--model", model, *options)
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.stderr.split())

@@ -5,7 +5,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from ase.build import make_supercell
+from ase.io import write
 from druse_crystal import Crystal
+from druse_crystal.convert import to_ase
 from druse_crystal.io import read_crystals, write_cif, write_extxyz
 from druse_crystal.symmetry import space_group
 from druse_generate.cli import app
@@ -147,6 +150,27 @@ def test_all_sites_of_an_element_can_go(model, host):
             assert crystal.atomic_numbers.tolist() == [NA, NA, OX, OX, LI]
 
 
+@pytest.mark.parametrize(
+    ("cell", "request_", "words"),
+    [
+        (np.eye(3), {"strength": 0.3}, ""),
+        (np.eye(3), {"keep": "species"}, ""),
+        (np.eye(3), {"keep": "lattice,species:O"}, ""),
+        (np.eye(3), {"keep": "species:O"}, "the lattice is not"),
+        (np.array([[1, 0, 0], [3, 1, 0], [0, 0, 1]]), {"strength": 0.3}, "its reduced cell has edges of up to 5.3 Å"),
+        (np.diag([2, 1, 1]), {"strength": 0.3}, "has 10 atoms, its primitive cell has 5"),
+        (np.diag([2, 1, 1]), {"keep": "species"}, ""),
+    ],
+)
+def test_a_cell_that_the_model_did_not_learn_is_said(tmp_path, cell, request_, words):
+    atoms = make_supercell(to_ase(HOST), cell)
+    write(tmp_path / "host.extxyz", atoms)
+    seed = SeedRequest(structure=tmp_path / "host.extxyz", **request_).read()
+    assert seed is not None
+    assert words in seed.warning
+    assert bool(seed.warning) == bool(words)
+
+
 def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
@@ -197,6 +221,9 @@ def test_the_command_knows_the_structure_by_its_content(model, host, tmp_path):
         (["--seed-structure", "HOST", "--keep", "species", "--counts", "O:3"], "exclude each other"),
         (["--seed-structure", "LARGE", "--strength", "0.3"], "has 7 atoms, the model knows cells of 1 to 8"),
         (["--seed-structure", "FOREIGN", "--keep", "species"], "holds Te, and no crystal"),
+        (["--seed-structure", "ONE SPOT", "--keep", "species"], "two of its atoms are 0 Å apart"),
+        (["--seed-structure", "NARROW", "--keep", "lattice"], "room for 1 to 3 atoms, and cells of 5 to 5"),
+        (["--seed-structure", "WIDE", "--keep", "lattice"], "ask for other numbers of atoms, or correct the lattice"),
     ],
 )
 def test_bad_requests_are_one_sentence(model, host, tmp_path, options, words):
@@ -205,6 +232,13 @@ def test_bad_requests_are_one_sentence(model, host, tmp_path, options, words):
     write_extxyz(large, [HOST.replace(frac_coords=places, atomic_numbers=np.full(7, OX))])
     write_extxyz(foreign, [HOST.replace(atomic_numbers=np.array([FE, FE, 52, OX, LI]))])
     files = {"HOST": host, "LARGE": large, "FOREIGN": foreign}
+    for name, changed in {
+        "ONE SPOT": HOST.replace(frac_coords=np.zeros((5, 3))),
+        "NARROW": HOST.replace(lattice=0.6 * HOST.lattice),
+        "WIDE": HOST.replace(lattice=4 * HOST.lattice),
+    }.items():
+        files[name] = tmp_path / f"{name}.extxyz"
+        write_extxyz(files[name], [changed])
     result = run("generate", "--out", tmp_path / "x", "--model", model, *[files.get(o, o) for o in options])
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.stderr.split())

@@ -1,5 +1,6 @@
 """Steering by a user's function: rewards rise, a seed means the same crystal, and bad functions are one sentence."""
 
+import inspect
 import json
 
 import numpy as np
@@ -108,6 +109,22 @@ def test_the_command_takes_a_function_of_a_file_and_continues(model, tmp_path):
     changed = run("generate", "--num", 4, *common, "--out", tmp_path / "a")
     assert changed.exit_code == 2
     assert "steering" in changed.stderr
+
+
+def test_the_command_takes_gradients_and_counts_them(model, tmp_path):
+    file = tmp_path / "small.py"
+    imports = "import numpy as np\nimport torch\nfrom druse_guidance import Pull"
+    file.write_text(f"{imports}\n{inspect.getsource(Small)}\nsmall = Small()")
+    common = ["--num", 2, "--steps", 10, "--model", model, "--steer", f"{file}:small", "--particles", 2]
+    counted = {}
+    for below in (0.0, 0.3):
+        result = run("generate", *common, "--gradient-below", below, "--out", tmp_path / str(below), "--json")
+        assert result.exit_code == 0, result.output
+        counted[below] = json.loads(result.stdout)["results"]["steering"]["gradients_asked_for"]
+    assert counted[0.0] == 0
+    assert counted[0.3] >= 4
+    kept = (tmp_path / "0.3" / "generated.jsonl").read_text().splitlines()[1:]
+    assert sum(json.loads(line)["gradients"] for line in kept) == counted[0.3]
 
 
 @pytest.mark.parametrize(

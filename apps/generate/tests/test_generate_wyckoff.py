@@ -166,7 +166,7 @@ def test_the_same_seed_gives_the_same_sites(model):
 def test_a_group_that_no_embedded_crystal_has(model, number):
     assert not embedded_sites().of_group(number, range(1, 9), accept=lambda sizes: True)
     asked = wishes(model, space_group=number)
-    assert f"space group {number}" in asked.sites_warning
+    assert f"space group {number}" in asked.warnings[0]
     loose = [space_group(crystal, symprec=0.01).number for crystal in drawn(asked) if sound(crystal)]
     assert len(loose) > 5
     assert all(contains(found, number) for found in loose)
@@ -188,7 +188,7 @@ def contains(larger, smaller):
 
 def test_known_sites_come_first(model):
     asked = wishes(model, space_group=225)
-    assert asked.sites_warning == ""
+    assert asked.warnings == ()
     assert {id(sites) for sites in asked.sites} <= {
         id(sites) for sites in embedded_sites().of_group(225, asked.sizes, accept=lambda sizes: True)
     }
@@ -196,7 +196,7 @@ def test_known_sites_come_first(model):
 
 def test_chosen_positions_with_a_formula(model):
     asked = wishes(model, space_group=221, wyckoff="1a,1b,3c", formula="LiFeO3")
-    assert asked.sites_warning == ""
+    assert asked.warnings == ()
     for crystal in drawn(asked):
         assert Counter(crystal.atomic_numbers.tolist()) == {3: 1, 26: 1, 8: 3}
         if sound(crystal):
@@ -221,7 +221,8 @@ def test_from_the_command_line(model, tmp_path):
     result = run("generate", *common, "--space-group", 105, "--out", tmp_path / "random")
     assert result.exit_code == 0, result.output
     assert "drawn at random" in " ".join(result.stderr.split())
-    assert "drawn at random" in json.loads((tmp_path / "random" / "manifest.json").read_text())["results"]["sites"]
+    results = json.loads((tmp_path / "random" / "manifest.json").read_text())["results"]
+    assert "drawn at random" in results["warnings"][0]
     options = ["--space-group", 139, "--wyckoff", "2a,4e", "--formula", "LiO2", "--num-atoms", 3]
     result = run("generate", *common, *options, "--out", tmp_path / "x")
     assert result.exit_code == 2  # the model has no cells of three atoms

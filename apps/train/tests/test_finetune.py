@@ -275,6 +275,21 @@ def test_labels_beyond_the_bounds_count_as_unknown(dataset):
     assert learn_properties([config], [raw])[0].num_labels == known.sum()
 
 
+def test_strange_labels_are_said_before_training(tmp_path, dataset, base):
+    dataset.labels["edge"] = np.where(np.arange(60) < 4, np.arange(60) + 1.0, np.nan)
+    dataset.labels["modulus"] = 1e9 * np.arange(50, 110.0)
+    dataset.write(tmp_path / "data.parquet")
+    modulus = "  - {name: modulus, kind: log_scalar, unit: GPa}\n  - {name: space_group}"
+    result = run(tmp_path, recipe=RECIPE.replace("  - {name: space_group}", modulus))
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stderr.split())
+    assert "size has 4 labels: expect little of so few" in words
+    assert "size has no label among the validation crystals" in words
+    assert "100% of the labels of modulus are not between 1 and 1000 GPa (their median is" in words
+    stored = load_adapter(tmp_path / "run" / "best" / "adapter.safetensors", base=base)
+    assert any("check their unit" in sentence for sentence in stored.provenance["runs"][-1]["warnings"])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

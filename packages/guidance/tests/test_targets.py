@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from druse_guidance import Property, parse_target
+from druse_guidance.properties import ANY_NUMBER
 from druse_guidance.targets import conditions_of
 
 RNG = np.random.default_rng(0)
@@ -101,3 +102,29 @@ def test_a_target_at_the_edge_is_told_so():
 def test_what_cannot_be_asked_is_refused(text, words):
     with pytest.raises(ValueError, match=words):
         parse_target(text, KNOWN)
+
+
+MODULUS_OF_A_PUBLISHED_MODEL = Property(
+    name="ml_bulk_modulus", kind="log_scalar", unit="GPa", mean=2.0, std=0.3, levels=ANY_NUMBER
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ml_bulk_modulus=-5", "ask for a positive number"),
+        ("ml_bulk_modulus=0..100", "ask for a positive number"),
+        ("ml_bulk_modulus=1e30", r"is 93 standard deviations from the mean .* \(100 GPa, one more is 199.5\)"),
+        ("ml_bulk_modulus=100..1e9", "23 standard deviations"),
+    ],
+)
+def test_where_only_mean_and_spread_are_known_the_absurd_is_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_target(text, {"ml_bulk_modulus": MODULUS_OF_A_PUBLISHED_MODEL})
+
+
+def test_where_only_mean_and_spread_are_known_the_far_is_warned_of():
+    known = {"ml_bulk_modulus": MODULUS_OF_A_PUBLISHED_MODEL}
+    assert parse_target("ml_bulk_modulus=400", known).warning == ""
+    assert "3.3 standard deviations from the mean" in parse_target("ml_bulk_modulus=1000", known).warning
+    assert parse_target("ml_bulk_modulus=10..100", known).warning

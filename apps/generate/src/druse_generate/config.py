@@ -209,6 +209,7 @@ def with_options(
     seed_structure: Path | None = None,
     targets: Sequence[str] = (),
     adapters: Sequence[Path] = (),
+    guidance_interval: str | None = None,
     steer: str | None = None,
     steering_strength: float | None = None,
     mixed_precision: bool | None = None,
@@ -225,6 +226,7 @@ def with_options(
         seed_structure: file of a structure to start from.
         targets: of properties, such as ``dft_band_gap=1..2``; they take the place of those of the settings.
         adapters: files; they take the place of those of the settings.
+        guidance_interval: such as ``0.1-0.8``.
         steer: reward to steer by.
         steering_strength: how much it weighs.
         mixed_precision: products in bfloat16.
@@ -248,14 +250,12 @@ def with_options(
     properties = those_of(config.properties)
     properties |= {"targets": tuple(targets)} if targets else {}
     properties |= {"adapters": tuple(adapters)} if adapters else {}
-    steering = override(config.steering, reward=steer, strength=steering_strength, particles=changes.get("particles"))
-    if steering.reward is None and (steering_strength is not None or changes.get("particles") is not None):
-        raise ValueError(
-            "particles or a strength of steering were given and nothing to steer by: give a reward (--steer)"
-        )
-    asked = replace(config.properties, **properties)
-    if changes.get("guidance") is not None and not asked.targets:
+    properties |= {"interval": _interval(guidance_interval)} if guidance_interval is not None else {}
+    if {"guidance", "interval"} & properties.keys() and not (targets or config.properties.targets):
         raise ValueError("a guidance was given and no property: name one, such as --property space_group=225")
+    steering = {"strength": steering_strength, **{name: changes.get(name) for name in ("particles", "gradient_below")}}
+    if steer is None and config.steering.reward is None and any(value is not None for value in steering.values()):
+        raise ValueError("settings of steering were given and nothing to steer by: give a reward (--steer)")
     return override(
         config,
         num=num,
@@ -265,10 +265,18 @@ def with_options(
         composition=replace(config.composition, **composition),
         symmetry=replace(config.symmetry, **those_of(config.symmetry)),
         seed_structure=replace(config.seed_structure, **seed_request),
-        properties=asked,
-        steering=steering,
+        properties=replace(config.properties, **properties),
+        steering=override(config.steering, reward=steer, **steering),
         sampler=replace(chosen, **those_of(chosen)),
     )
+
+
+def _interval(text: str) -> tuple[float, float]:
+    first, _, last = text.partition("-")
+    try:
+        return float(first), float(last)
+    except ValueError:
+        raise ValueError(f"interval of guidance is {text!r}: write two times, such as 0.1-0.8") from None
 
 
 _ALTERNATIVES = {"elements", "chemical_system", "formula"}

@@ -35,6 +35,7 @@ class Draw:
         message: why not.
         reward: of steering, where there was any.
         rewards: how many were asked for on the way to this crystal.
+        gradients: of the reward, the same.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Draw:
     message: str = ""
     reward: float | None = None
     rewards: int = 0
+    gradients: int = 0
 
 
 def generate(
@@ -94,13 +96,15 @@ def generate(
         drawn = drawn if known is None else known.restore(drawn)
         done += len(asked)
         rewards: list[float | None] = [None] * len(asked)
-        evaluations = 0
+        evaluations = gradients = 0
         if steered is not None:
             best, found = steered.best(drawn)
             drawn = drawn.select(best)
             rewards[:], evaluations = found, steered.evaluations // len(asked)
+            gradients = late.evaluations // len(asked) if isinstance(late, RewardGradient) else 0
         draws = [_as_draw(plan.index, drawn.select([i]), wishes) for i, plan in enumerate(asked)]
-        yield [replace(draw, reward=rewards[i], rewards=evaluations) for i, draw in enumerate(draws)]
+        asked_for = {"rewards": evaluations, "gradients": gradients}
+        yield [replace(draw, reward=rewards[i], **asked_for) for i, draw in enumerate(draws)]
 
 
 def restricted_process(process: CrystalProcess, plans: Sequence[Plan], *, device: torch.device) -> ReverseProcess:

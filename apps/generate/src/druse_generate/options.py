@@ -88,6 +88,14 @@ Guidance = Annotated[
     float | None,
     typer.Option(help="How hard properties pull: 1 as learnt, 2 by default.", show_default=False),
 ]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(
+        "--guidance-interval",
+        help="Times between which guidance acts, 1 elsewhere, such as 0.1-0.8; at 1 there is noise, at 0 a crystal.",
+        show_default=False,
+    ),
+]
 Steer = Annotated[
     str | None,
     typer.Option(
@@ -103,6 +111,14 @@ Particles = Annotated[
 SteeringStrength = Annotated[
     float | None,
     typer.Option("--steering-strength", help="How much a reward weighs, 10 by default.", show_default=False),
+]
+GradientBelow = Annotated[
+    float | None,
+    typer.Option(
+        "--gradient-below",
+        help="Time below which the gradient of the reward acts too, if it has one, such as 0.1; never by default.",
+        show_default=False,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by default.", show_default=False)]
 SamplerName = Annotated[
@@ -158,9 +174,11 @@ def _request(
     targets: Targets = None,
     adapters: Adapters = None,
     guidance: Guidance = None,
+    guidance_interval: GuidanceInterval = None,
     steer: Steer = None,
     particles: Particles = None,
     steering_strength: SteeringStrength = None,
+    gradient_below: GradientBelow = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     corrector_steps: Correctors = None,

@@ -24,6 +24,7 @@ from druse_scores import Checkpoint, PairNetwork, has_bfloat16
 from jaxtyping import Bool, Float64, Int64
 
 from druse_generate.config import GenerateConfig
+from druse_generate.contradictions import refuse_contradictions, sizes_for
 from druse_generate.property_request import properties_of
 from druse_generate.seed_request import Seed
 from druse_generate.site_choice import choose_sites, embedded_sites
@@ -85,7 +86,7 @@ class Wishes:
         sizes: numbers of atoms, rising.
         weights: how often each comes.
         sites: arrangements of sites; empty if no symmetry was asked for.
-        sites_warning: where they are from, if not from known crystals or the request; empty otherwise.
+        warnings: sentences about what may not come out as it was meant.
         seed: the structure to start from, if there is one.
         allowed: atomic numbers that atoms which are not kept may have.
         required: atomic numbers that such atoms have to bring.
@@ -100,7 +101,7 @@ class Wishes:
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
     sites: Sequence[SiteSymmetry]
-    sites_warning: str
+    warnings: tuple[str, ...]
     seed: Seed | None
     allowed: tuple[int, ...]
     required: tuple[int, ...]
@@ -173,8 +174,16 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         )
     checkpoint.network.mixed_precision = config.mixed_precision
     targets = config.properties.read(properties_of(checkpoint.network, adapters))
-    _compare(targets, config, allowed, checkpoint)
+    refuse_contradictions(
+        targets,
+        config,
+        allowed=allowed,
+        occurring=(*required, *(() if seed is None else seed.elements)),
+        known=checkpoint.elements,
+    )
     sizes = _sizes(checkpoint, config, seed, allowed)
+    if seed is None:
+        sizes = sizes_for(targets, sizes, holds=lambda orbits: _holds(config, orbits, allowed))
     if checkpoint.given_species:
         sizes = _sizes_of_given_species(config, sizes, allowed)
     weights = _weights(checkpoint, config, sizes, targets)
@@ -190,7 +199,11 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         sizes=sizes,
         weights=weights,
         sites=sites,
-        sites_warning=sites_warning,
+        warnings=tuple(
+            sentence
+            for sentence in (sites_warning, *(target.warning for target in targets), seed.warning if seed else "")
+            if sentence
+        ),
         seed=seed,
         allowed=allowed,
         required=required,
@@ -233,22 +246,6 @@ def _elements(
                 raise ValueError(f"{_symbol(z)} was asked for, and is neither kept of the structure nor substituted in")
         allowed = by
     return allowed, required
-
-
-def _compare(targets: Sequence[Target], config: GenerateConfig, allowed: Sequence[int], checkpoint: Checkpoint) -> None:
-    """Refuse targets of properties that contradict what is built in, or that no training crystal had."""
-    for target in targets:
-        if target.property.kind == "space_group":
-            built_in = config.symmetry.space_group
-            if built_in is not None and built_in != target.low:
-                raise ValueError(
-                    f"{target.text} and space group {built_in} were asked for at once: one of both has to go"
-                )
-        for z in target.elements:
-            if z not in checkpoint.elements:
-                raise ValueError(f"{target.text}: no crystal that the model was trained on holds {_symbol(z)}")
-            if z not in allowed:
-                raise ValueError(f"{target.text}: {_symbol(z)} is not allowed at once, one of both has to go")
 
 
 def _symbol(z: int) -> str:
@@ -336,6 +333,12 @@ def bounds_of(config: GenerateConfig, num_atoms: int, allowed: Sequence[int]) ->
     return None if bounds is None else replace(bounds, among=frozenset(allowed))
 
 
+def _holds(config: GenerateConfig, orbit_sizes: Sequence[int], allowed: Sequence[int]) -> bool:
+    """Whether orbits of these sizes, each of one element, can hold the composition asked for."""
+    bounds = bounds_of(config, sum(orbit_sizes), allowed)
+    return bounds is None or bounds.possible(orbit_sizes)
+
+
 def _sites(
     checkpoint: Checkpoint,
     config: GenerateConfig,
@@ -346,8 +349,7 @@ def _sites(
     """Arrangements of sites with some of these numbers of atoms, each with its weight, and a warning about them."""
 
     def holds(orbit_sizes: Sequence[int]) -> bool:
-        bounds = bounds_of(config, sum(orbit_sizes), allowed)
-        return bounds is None or bounds.possible(orbit_sizes)
+        return _holds(config, orbit_sizes, allowed)
 
     if not config.symmetry.restricts:
         return (), ""

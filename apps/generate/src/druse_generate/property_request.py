@@ -1,6 +1,6 @@
 """Which properties a crystal shall have, and the adapters that know them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,12 @@ class PropertyRequest:
                 f"the adapter {self.adapters[0]} was given and nothing asked of it: name a property, such as "
                 "space_group=225, or leave the adapter out"
             )
+        unused = [name for name in ("guidance", "interval") if getattr(self, name) != getattr(PropertyRequest, name)]
+        if unused and not self.targets:
+            raise ValueError(
+                f"{unused[0]} of properties was given and no property: name one, such as space_group=225, or leave it "
+                "out"
+            )
 
     @property
     def restricts(self) -> bool:
@@ -79,35 +85,47 @@ def adapter_files(model: Path) -> list[Path]:
 def choose_adapters(model: Path, base: Network, request: PropertyRequest) -> dict[Path, Adapter]:
     """Read the adapters of a request: the files given, and of those that come with the model as few as are needed.
 
+    Each is left with what was asked for and is not known before it, since what is not asked for has no say: files that
+    were given come before the base, and this before what comes with it.
+
     Args:
         model: checkpoint folder.
         base: its network.
         request: what was asked for.
 
     Returns:
-        adapters by file; where something is asked for that no adapter knows, all that come with the model, so that a
-        message can name what there is.
+        adapters by file; where something is asked for that nobody knows, all there are, so that a message can name what
+        they know.
 
     Raises:
         AdapterError: for a file that is broken or belongs to another base.
+        ValueError: for a file of which nothing is asked, or two of which the same is.
     """
     if not request.restricts:
         return {}
-    chosen = {path: load_adapter(path, base=base).adapter for path in request.adapters}
-    missing = set(request.names) - _names(chosen.values()) - own_properties(base).keys()
+    given = {path: load_adapter(path, base=base).adapter for path in request.adapters}
+    missing = set(request.names)
+    chosen: dict[Path, Adapter] = {}
+    for path, adapter in given.items():
+        asked = adapter.properties.keys() & set(request.names)
+        if not asked:
+            raise ValueError(
+                f"nothing was asked of the adapter {path}, which knows {', '.join(adapter.properties)}: ask for one of "
+                "these, or leave the adapter out"
+            )
+        if twice := asked - missing:
+            raise ValueError(f"{min(twice)} comes with two adapters that were given: leave one of them out")
+        chosen[path] = adapter.only(asked)
+        missing -= asked
+    missing -= own_properties(base).keys()
     shipped = {path: load_adapter(path, base=base).adapter for path in adapter_files(model)} if missing else {}
-    while missing and shipped:  # one that brings most comes first; one that brings nothing only for the message
-        path = max(shipped, key=lambda path: len(missing & _names([shipped[path]])))
-        chosen[path] = shipped[path]
-        missing -= _names([chosen[path]])
-        shipped = {
-            path: adapter for path, adapter in shipped.items() if not _names([adapter]) & _names(chosen.values())
-        }
+    while missing and shipped:  # one that brings most comes first
+        path = max(shipped, key=lambda path: len(missing & shipped[path].properties.keys()))
+        if not (brings := missing & shipped[path].properties.keys()):
+            return given | shipped | chosen
+        chosen[path] = shipped.pop(path).only(brings)
+        missing -= brings
     return chosen
-
-
-def _names(adapters: Iterable[Adapter]) -> set[str]:
-    return {name for adapter in adapters for name in adapter.properties}
 
 
 def properties_of(network: Network, adapters: Sequence[Adapter]) -> dict[str, Property]:

@@ -59,9 +59,8 @@ def draw_into(
     adapters = choose_adapters(model, checkpoint.network, config.properties)
     wishes = check(checkpoint, config, list(adapters.values()))
     reward = config.steering.read(rewards)
-    for warning in (wishes.sites_warning, *(target.warning for target in wishes.targets)):
-        if warning:
-            display.warn(warning)
+    for warning in wishes.warnings:
+        display.warn(warning)
     model_hash = file_hash(model / "weights.safetensors")
     settings: dict[str, Any] = asdict(config) | {"model": model_hash}
     if (structure := config.seed_structure.structure) is not None:
@@ -86,6 +85,7 @@ def draw_into(
             message=line["message"],
             reward=line.get("reward"),
             rewards=line.get("rewards", 0),
+            gradients=line.get("gradients", 0),
         )
         for line in journal.lines
         if line["index"] < config.num
@@ -93,8 +93,8 @@ def draw_into(
     manifest.seed = config.seed
     manifest.settings["generate"] = settings
     manifest.inputs["model"] = model_hash
-    if wishes.sites_warning:
-        manifest.results["sites"] = wishes.sites_warning
+    if wishes.warnings:
+        manifest.results["warnings"] = list(wishes.warnings)
     there = len(draws)
     if there:
         display.say(f"{there} of {config.num} crystals are there already")
@@ -108,12 +108,14 @@ def draw_into(
         for batch in generate(wishes, missing, reward=reward, on_progress=tell):
             for draw in batch:
                 line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
-                journal.keep(line if draw.reward is None else line | {"reward": draw.reward, "rewards": draw.rewards})
+                steered = {"reward": draw.reward, "rewards": draw.rewards, "gradients": draw.gradients}
+                journal.keep(line if draw.reward is None else line | steered)
                 draws[draw.index] = draw
     if reward is not None:
         found = [draw.reward for draw in draws.values() if draw.reward is not None]
         manifest.results["steering"] = {
             "rewards_asked_for": sum(draw.rewards for draw in draws.values()),
+            "gradients_asked_for": sum(draw.gradients for draw in draws.values()),
             "mean_reward": sum(found) / len(found) if found else None,
         }
     if wishes.targets:

@@ -1,5 +1,6 @@
 """A structure to start from: parts of it to keep, variations of it, other elements on some of its sites."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +12,14 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from druse_crystal import Crystal
 from druse_crystal.io import read_crystals
+from druse_crystal.neighbors import min_distance
+from druse_crystal.symmetry import standardize
 from druse_guidance import parse_elements
 from jaxtyping import Bool, Int64
+
+_OVERLAP = 0.5  # Å, below which two atoms cannot be meant
+_ROOM = (4.0, 200.0)  # Å³ an atom; of the embedded crystals 98 % have 8 to 75, diamond 5.6
+_LONGER = 1.2  # than in the reduced cell, from which on an edge is one of another cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +107,8 @@ class SeedRequest:
         """The structure and what is kept of it; None if nothing was asked for.
 
         Raises:
-            ValueError: if the file has not just one crystal, or the crystal not what is to be kept or substituted.
+            ValueError: if the file has not just one crystal, its atoms overlap, or it has not what is to be kept or
+                substituted.
         """
         if self.structure is None:
             return None
@@ -111,6 +119,11 @@ class SeedRequest:
                 f"{self.structure} cannot be the structure to start from: {problem}; give a file with one crystal"
             )
         crystal = results[0].crystal
+        if (nearest := min_distance(crystal)) < _OVERLAP:
+            raise ValueError(
+                f"{self.structure} cannot be the structure to start from: two of its atoms are {nearest:.2g} Å apart, "
+                "correct its cell or its coordinates"
+            )
         coordinates, species = self._kept(crystal)
         return Seed(
             crystal=crystal,
@@ -188,6 +201,31 @@ class Seed:
         """Atomic numbers that are kept, rising."""
         return tuple(sorted(self.kept_counts))
 
+    @property
+    def warning(self) -> str:
+        """A sentence if the cell is not what the model learnt, or what is kept will not keep its shape; else empty."""
+        if not (self.lattice or self.coordinates.any() or self.strength is not None):
+            return ""
+        standard = standardize(self.crystal)
+        if standard.num_atoms < self.crystal.num_atoms:
+            return (
+                f"the structure to start from has {self.crystal.num_atoms} atoms, its primitive cell has "
+                f"{standard.num_atoms}, and the model learnt primitive cells: start from that one if crystals come out "
+                "badly"
+            )
+        edge, reduced = (np.linalg.norm(c.lattice, axis=1).max() for c in (self.crystal, standard))
+        if edge > _LONGER * reduced:
+            return (
+                f"the structure to start from has an edge of {edge:.1f} Å, its reduced cell has edges of up to "
+                f"{reduced:.1f} Å, and the model learnt reduced cells: start from that one if crystals come out badly"
+            )
+        if self.coordinates.any() and not self.lattice and self.strength is None:
+            return (
+                "fractional coordinates are kept and the lattice is not: distances between the atoms that are kept "
+                "will change; keep the lattice too if they shall stay"
+            )
+        return ""
+
     def sizes(self, num_atoms: tuple[int, int] | None, known: Sequence[int]) -> list[int]:
         """Numbers of atoms of the crystals to be drawn.
 
@@ -196,7 +234,8 @@ class Seed:
             known: numbers of atoms that the model knows.
 
         Raises:
-            ValueError: if the structure has too many atoms, or what is kept of it does.
+            ValueError: if the structure has too many atoms, or what is kept of it does, or no such number fills the
+                lattice that is kept.
         """
         n, fixed = self.crystal.num_atoms, self.strength is not None or self.substitution is not None
         low, high = num_atoms or (n, n)
@@ -213,4 +252,14 @@ class Seed:
                 f"{len(self.kept)} atoms are kept, and cells of {low} to {high} atoms were asked for: ask for more, "
                 f"the model knows cells of up to {max(known)} atoms"
             )
-        return sizes
+        if not self.lattice:
+            return sizes
+        least, most = (self.crystal.volume / room for room in reversed(_ROOM))
+        fitting = [size for size in sizes if least <= size <= most]
+        if not fitting:
+            raise ValueError(
+                f"the lattice that is kept has {self.crystal.volume:.3g} Å³, room for {math.ceil(least)} to "
+                f"{math.floor(most)} atoms, and cells of {sizes[0]} to {sizes[-1]} are to be drawn: ask for other "
+                "numbers of atoms, or correct the lattice"
+            )
+        return fitting

@@ -33,6 +33,12 @@ class SteeringRequest:
         SteeredProcess.check(self.particles, self.strength, self.times)
         if not 0 <= self.gradient_below <= 1:
             raise ValueError(f"gradient_below is {self.gradient_below}, it is a time: it must lie between 0 and 1")
+        names = ("particles", "strength", "times", "gradient_below")
+        unused = [name for name in names if getattr(self, name) != getattr(SteeringRequest, name)]
+        if unused and self.reward is None:
+            raise ValueError(
+                f"{unused[0]} of steering was given and nothing to steer by: give a reward, or leave it out"
+            )
 
     @property
     def restricts(self) -> bool:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 from ase.geometry import cellpar_to_cell
@@ -49,6 +50,11 @@ class WyckoffPosition:
     def name(self) -> str:
         """Multiplicity and letter, such as ``4a``."""
         return f"{self.multiplicity}{self.letter}"
+
+
+def has_positions() -> bool:
+    """Whether PyXtal is there, without which nobody knows the Wyckoff positions."""
+    return find_spec("pyxtal") is not None
 
 
 @cache

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +61,7 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train an adapter, so that a network can be asked for properties; Ctrl-C keeps everything, --resume goes on."""
-    from druse_crystal.console import user_errors
+    from druse_crystal.console import Display, user_errors
 
     from druse_train.config import FinetuneConfig, read_recipe
 
@@ -70,7 +71,8 @@ def finetune(
         config = read_recipe(_recipe(recipe, "properties"), FinetuneConfig)
         if base is not None:
             config = replace(config, base=base.resolve())
-        results = _train(run, config, data=data, out=out, resume=resume, max_hours=max_hours)
+        warned = partial(run, warn=Display().warn)
+        results = _train(warned, config, data=data, out=out, resume=resume, max_hours=max_hours)
     if as_json:
         typer.echo(json.dumps(results))
 

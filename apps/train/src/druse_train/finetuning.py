@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.manifest import file_hash
-from druse_guidance import AdaptedNetwork, Adapter, Property, load_adapter, save_adapter
+from druse_guidance import AdaptedNetwork, Adapter, Property, doubts, load_adapter, save_adapter
 from druse_scores import PairNetwork, load_checkpoint, save_checkpoint, weights_hash
 
 from druse_train.batches import as_batch
@@ -33,6 +33,7 @@ def finetune(
     resume: bool,
     card: dict[str, Any],
     show: Show,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Progress:
     """Train an adapter on a network.
 
@@ -44,6 +45,7 @@ def finetune(
         resume: continue from the folder's state.
         card: data and code; goes into the provenance.
         show: called with news about training and validation.
+        warn: called with a sentence about labels that look wrong; the provenance has it too.
 
     Returns:
         how far it came.
@@ -79,6 +81,14 @@ def finetune(
     labels = labels.select(shown)
     if not len(held_out):
         raise ValueError("no crystal of split 'val' has a label: build the dataset with a larger share for it")
+    strange = [sentence for p in properties for sentence in doubts(p)]
+    strange += [
+        f"{name} has no label among the validation crystals, so that nothing tells whether it is learnt"
+        for name, known in held_out_labels.known.items()
+        if not known.any()
+    ]
+    for sentence in strange:
+        warn(sentence)
     prepare(config)
     torch.manual_seed(config.seed)
     adapter = Adapter(properties, width=base.config.width, num_layers=base.config.num_layers)
@@ -118,7 +128,7 @@ def finetune(
 
     state = load_state(folder / STATE) if resume else None
     task = Task(
-        card=card,
+        card=card | ({"warnings": strange} if strange else {}),
         runs=runs,
         show=show,
         write=write,

@@ -25,7 +25,7 @@ TRACEBACK_VARIABLE = "DRUSE_TRACEBACK"
 class Display:
     """Live progress on stderr: a line for every stage with rate, time left and running counts.
 
-    Use it as a context manager; outside of one, and with ``quiet``, it shows nothing.
+    Use it as a context manager; outside of one, and with ``quiet``, it shows nothing but warnings.
     """
 
     def __init__(self, *, quiet: bool = False):
@@ -64,7 +64,8 @@ class Display:
 
     def warn(self, sentence: str) -> None:
         """Print a sentence about something that went wrong above the progress."""
-        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True, style="yellow")
+        console = Console(stderr=True) if self.console.quiet else self.console
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
 class _Rate(ProgressColumn):

@@ -7,6 +7,7 @@ from druse_guidance.classifier_free import ClassifierFreeGuidance
 from druse_guidance.counted_species import CountedSpecies
 from druse_guidance.element_counts import ElementCounts
 from druse_guidance.known_parts import KnownParts
+from druse_guidance.label_doubts import doubts
 from druse_guidance.own_properties import own_properties
 from druse_guidance.properties import Property
 from druse_guidance.required_elements import RequiredElements
@@ -33,6 +34,7 @@ __all__ = [
     "SteeredProcess",
     "SymmetricProcess",
     "Target",
+    "doubts",
     "first_atoms",
     "load_adapter",
     "own_properties",

@@ -14,6 +14,7 @@ from druse_guidance.allowed_elements import parse_elements
 from druse_guidance.properties import Property, multi_hot
 
 _RARE = 0.01  # share of the labels beyond which a target is at the edge of what was learnt
+_FAR, _TOO_FAR = 3.0, 10.0  # standard deviations from the mean, where nothing else is known of the labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,16 @@ class Target:
     @property
     def warning(self) -> str:
         """A sentence if few labels are where the target is; empty otherwise."""
-        if not (self.property.is_number and self.property.has_distribution):
+        if not self.property.is_number:
             return ""
+        if not self.property.has_distribution:
+            far = _distance(self.property, self.low, self.high)
+            if far <= _FAR:
+                return ""
+            return (
+                f"{self.text} is {far:.1f} standard deviations from the mean of the labels of {self.property.name}, "
+                "where hardly any label is"
+            )
         below, above = _shares(self.property, self.low, self.high)
         if above - below >= _RARE or (self.low == self.high and below <= 1 - _RARE and above >= _RARE):
             return ""
@@ -134,6 +143,8 @@ def _number(p: Property, sign: str, value: str, text: str) -> Target:
         unit = f" in {p.unit}, without the unit" if p.unit else ""
         example = p.levels[50] if p.has_distribution else p.original([0.0])[0]
         raise ValueError(f"{text!r}: {p.name} is a number{unit}, such as {p.name}={example:.3g}")
+    if p.kind == "log_scalar" and min(numbers) <= 0:
+        raise ValueError(f"{text!r}: {p.name} is above zero, its logarithm was learnt: ask for a positive number")
     least, greatest = p.levels[0], p.levels[-1]
     low = numbers[0] if sign != "<=" else -np.inf
     high = numbers[-1] if sign != ">=" else np.inf
@@ -143,7 +154,19 @@ def _number(p: Property, sign: str, value: str, text: str) -> Target:
             f"{text!r}: the {p.num_labels:,} labels of {p.name} that the model learnt from lie between {between}: ask "
             "for something in between"
         )
+    if not p.has_distribution and (far := _distance(p, low, high)) > _TOO_FAR:
+        mean, above = p.original([0.0, 1.0])
+        raise ValueError(
+            f"{text!r} is {far:.0f} standard deviations from the mean of the labels that the model learnt from "
+            f"({mean:.4g} {p.unit}, one more is {above:.4g}): ask for something nearer"
+        )
     return Target(property=p, low=low, high=high, text=text)
+
+
+def _distance(p: Property, low: float, high: float) -> float:
+    """Standard deviations from the mean of what is learnt to the end of a range that lies farther from it."""
+    ends = [value for value in (low, high) if np.isfinite(value)]
+    return float(np.abs(p.learnable(ends)).max())
 
 
 def _shares(p: Property, low: float, high: float) -> tuple[float, float]:
