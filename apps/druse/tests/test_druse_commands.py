@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from ase.io import read
 from druse import discovering
 from druse.cli import app
+from druse_crystal.convert import from_ase
+from druse_crystal.symmetry import spglib_dataset
 from druse_energetics import potential, relaxation
 from druse_energetics.potential import load_potential
 from druse_evaluation.table import Assessment
@@ -77,9 +80,26 @@ def test_discover_continues_where_it_stopped(discovered):
     assert Assessment.read(folder / "crystals.parquet").table.equals(table)
 
 
+def test_what_was_asked_for_is_looked_for_in_the_relaxed_crystals(tmp_path):
+    asked = ["--property", "ml_bulk_modulus=100..150", "--property", "space_group=225", "--num-atoms", 2]
+    options = ["--num", 2, "--pool", 1, "--steps", 20, "--corrector-steps", 0, "--out", tmp_path, "--quiet"]
+    result = run("discover", *options, *asked)
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "manifest.json").read_text())["results"]["obtained"]
+    assert facts.keys() == {"ml_bulk_modulus=100..150", "space_group=225"}
+    crystals = read(tmp_path / "crystals.extxyz", ":")
+    moduli = [atoms.info["ml_bulk_modulus"] for atoms in crystals if "ml_bulk_modulus" in atoms.info]
+    assert facts["ml_bulk_modulus=100..150"]["known"] == len(moduli) > 0
+    assert facts["ml_bulk_modulus=100..150"]["met"] == sum(100 <= modulus <= 150 for modulus in moduli)
+    groups = [spglib_dataset(from_ase(atoms)).number for atoms in crystals]
+    assert facts["space_group=225"] == {"met": groups.count(225), "known": len(crystals), "requested": 2}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--steer", "hhi_score<=1500"], "is nothing to steer by"),
+        (["--steer", "mine"], "give a function as FILE.py:FUNCTION, or one of energy_above_hull"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--num", 0], "at least 1"),
         (["--pool", 0], "at least 1"),

@@ -1,8 +1,8 @@
-"""The hull as a reward: known crystals above strained ones, and nothing for what cannot be judged."""
+"""Rewards: known crystals above strained ones, targets above what misses them, nothing for what cannot be judged."""
 
 import numpy as np
 import pytest
-from druse.rewards import HullReward
+from druse.rewards import HULL, HullReward, rewards_of
 from druse_crystal import Crystal
 from druse_energetics.potential import load_potential
 from druse_energetics.reference import load_reference
@@ -54,3 +54,31 @@ def test_the_gradient_is_that_of_the_reward(reward):
         strained = [crystal.replace(lattice=crystal.lattice @ (np.eye(3) + sign * strain)) for sign in signs]
         above, below = reward(strained)
         assert float(pull.on_strain[i, j]) == pytest.approx((above - below) / (2 * step), abs=0.05)
+
+
+def test_a_target_is_a_reward(reward):
+    """Rock salt has a gap and a soft lattice, iron none and a stiff one."""
+    body_centred = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
+    iron = Crystal(lattice=2.87 * np.eye(3), frac_coords=body_centred, atomic_numbers=np.full(2, 26))
+    gas = SALT.replace(lattice=20 * SALT.lattice)
+    parts = {"potential": reward.potential, "reference": reward.reference}
+    for text, better, worse in (("dft_band_gap>=2", SALT, iron), ("ml_bulk_modulus=60..400", iron, SALT)):
+        known = rewards_of(text, **parts)
+        assert known.keys() == {HULL, text}
+        good, bad, nothing = known[text]([better, worse, gas])
+        assert good == 0
+        assert bad < -0.05
+        assert np.isnan(nothing)
+    assert rewards_of(None, **parts).keys() == rewards_of("file.py:dense", **parts).keys() == {HULL}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hhi_score<=1500", "is nothing to steer by: steer by energy_above_hull"),
+        ("dft_band_gap=wide", "is a number in eV"),
+    ],
+)
+def test_what_is_no_reward_is_one_sentence(reward, text, words):
+    with pytest.raises(ValueError, match=words):
+        rewards_of(text, potential=reward.potential, reference=reward.reference)

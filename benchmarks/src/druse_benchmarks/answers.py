@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from druse.obtained import Value, met, names_of
 from druse_crystal.composition import reduced_formula
 from druse_crystal.console import Display
 from druse_evaluation.estimate import Rate
 from druse_evaluation.table import Assessment
 from jaxtyping import Bool, Float64
 
-from druse_benchmarks.obtained import Value, met, names_of
 from druse_benchmarks.record import judged_by, read_alike
 
 FLAGS = {"unique": "unique", "novel": "novel", "sun": "sun_metastable"}

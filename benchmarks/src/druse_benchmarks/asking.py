@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from druse.obtained import PREDICTED, Predict, obtain
 from druse_crystal.console import Display
 from druse_crystal.files import writable_folder, write_text
 from druse_crystal.manifest import Manifest
@@ -19,7 +20,6 @@ from druse_scores import load_checkpoint
 
 from druse_benchmarks.answers import Answers
 from druse_benchmarks.judged_draws import draw_and_judge
-from druse_benchmarks.obtained import PREDICTED, Predict, obtain
 from druse_benchmarks.record import machine_load, plain
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from druse.obtained import OBTAINABLE, Value, exact, met, names_of
 from druse_crystal.dataset import CrystalDataset
 from jaxtyping import Bool
-
-from druse_benchmarks.obtained import OBTAINABLE, Value, exact, met, names_of
 
 
 class DatasetSearch:

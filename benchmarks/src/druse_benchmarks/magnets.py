@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from druse.obtained import names_of, read_target
 from druse_crystal.files import writable_folder
 from druse_evaluation.summary import judge_sentence
 from matplotlib.figure import Figure
@@ -13,7 +14,6 @@ from pymatgen.core import Composition, Element
 from druse_benchmarks.answers import Answers, read_answers
 from druse_benchmarks.asking import Asking, write_case
 from druse_benchmarks.drawing import COLORS, canvas
-from druse_benchmarks.obtained import names_of, read_target
 from druse_benchmarks.properties_table import spread, words
 from druse_benchmarks.record import EXPECTED, judged_and_expected, markdown_table, write_record
 

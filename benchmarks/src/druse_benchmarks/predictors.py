@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from druse.obtained import CHUNK
 from druse_crystal.console import Display
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.files import writable_folder, write_text
@@ -20,7 +21,6 @@ from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, plain, write_record
 
 NAME = "predictors"
-CHUNK = 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from druse.obtained import OBTAINABLE, names_of
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.files import writable_folder
 from druse_evaluation.summary import judge_sentence
@@ -10,7 +11,6 @@ from druse_evaluation.summary import judge_sentence
 from druse_benchmarks.answers import Answers, read_answers
 from druse_benchmarks.asking import Asking, write_case
 from druse_benchmarks.dataset_search import DatasetSearch
-from druse_benchmarks.obtained import OBTAINABLE, names_of
 from druse_benchmarks.properties_picture import picture
 from druse_benchmarks.properties_table import table
 from druse_benchmarks.record import write_record

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from druse.obtained import OBTAINABLE, names_of, read_target
 from druse_guidance import Property
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from druse_benchmarks.answers import Answers
 from druse_benchmarks.drawing import COLORS, canvas
-from druse_benchmarks.obtained import OBTAINABLE, names_of, read_target
 from druse_benchmarks.properties_table import Asked
 
 UNASKED = "#64748b"

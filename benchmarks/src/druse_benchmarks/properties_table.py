@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from druse.obtained import OBTAINABLE, Value, names_of
 from druse_evaluation.estimate import Rate
 
 from druse_benchmarks.answers import Answers
-from druse_benchmarks.obtained import OBTAINABLE, Value, names_of
 from druse_benchmarks.record import EXPECTED, judged_and_expected, markdown_table
 
 type Contents = Mapping[str, Mapping[str, Any]]

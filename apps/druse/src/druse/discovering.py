@@ -1,5 +1,7 @@
 """The whole way: generate, screen, relax, judge, write."""
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from druse_crystal.console import Display
@@ -11,7 +13,8 @@ from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig
 from druse_generate.running import draw_into
 
-from druse.rewards import HULL, HullReward
+from druse.obtained import OBTAINABLE, PREDICTED, Value, met, names_of, obtain
+from druse.rewards import rewards_of
 from druse.screening import screen
 
 
@@ -55,8 +58,8 @@ def discover(
         display=display,
         manifest=manifest,
         device=relaxation.device,
-        rewards={HULL: HullReward(potential=potential, reference=reference)},
-        rewards_of=f"{relaxation.potential}, {evaluation.reference}",
+        rewards=rewards_of(generation.steering.reward, potential=potential, reference=reference),
+        rewards_depend_on=f"{relaxation.potential}, {evaluation.reference}",
     )
     names = [f"druse-{draw.index:05d}" for draw in draws]
     crystals = [draw.crystal for draw in draws]
@@ -91,11 +94,41 @@ def discover(
         relaxer=relaxer,
         title=f"{num} crystals grown by Druse" + (f", the best of {len(draws)} drawn" if pool > 1 else ""),
     )
-    write_crystals(out, assessment)
+    obtained = obtain_targets(generation.properties.targets, assessment, out=out, display=display, manifest=manifest)
+    manifest.write(out / "manifest.json")
+    write_crystals(out, assessment, obtained)
     return assessment
 
 
-def write_crystals(out: Path, assessment: Assessment) -> None:
+def obtain_targets(
+    targets: Sequence[str], assessment: Assessment, *, out: Path, display: Display, manifest: Manifest
+) -> dict[str, list[Value]]:
+    """What the relaxed crystals have of the properties asked for, as far as that can be predicted.
+
+    The manifest takes by target how many crystals hit it, and null where nothing predicts the property.
+
+    Returns:
+        by property a value for each row of the assessment.
+    """
+    found: dict[str, list[Value]] = {}
+    hits: dict[str, dict[str, int] | None] = {}
+    with manifest.stage("properties"):
+        for text in targets:
+            name = re.split(r"[<>=]", text)[0].strip()
+            if name not in OBTAINABLE:
+                hits[text] = None
+                continue
+            found |= obtain(names_of([text]), assessment, predict=PREDICTED, work=out, display=display)
+            hit = met(text, found[name])
+            known = sum(value is not None for value in found[name])
+            hits[text] = {"met": int(hit.sum()), "known": known, "requested": len(assessment)}
+            display.say(f"{text}: {int(hit.sum())} of {len(assessment)} once relaxed, {known} of them known")
+    if hits:
+        manifest.results["obtained"] = hits
+    return found
+
+
+def write_crystals(out: Path, assessment: Assessment, obtained: Mapping[str, Sequence[Value]]) -> None:
     """Write the relaxed crystals with their facts, best first, as ``crystals.extxyz`` and ``cifs.zip``.
 
     Those without a distance to the hull come last. Without any crystal nothing is written.
@@ -116,8 +149,8 @@ def write_crystals(out: Path, assessment: Assessment) -> None:
         "metastable",
         "space_group_number",
     )
-    table = {name: assessment.table.column(name).to_pylist() for name in facts}
-    info = [{name: table[name][row] for name in facts if table[name][row] is not None} for row, _ in kept]
+    table = dict(obtained) | {name: assessment.table.column(name).to_pylist() for name in facts}
+    info = [{name: values[row] for name, values in table.items() if values[row] is not None} for row, _ in kept]
     write_extxyz(out / "crystals.extxyz", [crystal for _, crystal in kept], info=info)
     write_cif_zip(
         out / "cifs.zip",

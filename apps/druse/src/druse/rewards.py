@@ -1,5 +1,6 @@
-"""What crystals can be steered by: a potential's energy above the hull."""
+"""What crystals can be steered by: a potential's energy above the hull, and properties that are predicted."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,11 +8,13 @@ import numpy as np
 import torch
 from druse_crystal import Crystal
 from druse_energetics.potential import Potential
+from druse_energetics.predictors import Predict
 from druse_energetics.reference import Reference
 from druse_energetics.relaxation import refusal
-from druse_guidance import Pull
+from druse_guidance import Pull, Reward, Target
 from jaxtyping import Float64
 
+from druse.obtained import OBTAINABLE, PREDICTED, read_target
 from druse.screening import above_hull, judged_energies
 
 HULL = "energy_above_hull"
@@ -62,3 +65,63 @@ class HullReward:
             for i, crystal in enumerate(crystals)
             if refusal(crystal, self.potential) is None and set(crystal.atomic_numbers.tolist()) <= known
         ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TargetReward:
+    """How far a predicted property is from a target, with its sign turned; 0 for what meets it.
+
+    Distances count in units of ``TOLERANCES`` times the tolerance of the property, which makes those of an energy above
+    the hull eV/atom, so that a strength means the same for all.
+
+    Attributes:
+        target: a number, a range or an inequality.
+        tolerance: of the property.
+        predict: values of crystals.
+        potential: crystals of which it refuses to judge the energy have no reward.
+    """
+
+    target: Target
+    tolerance: float
+    predict: Predict
+    potential: Potential
+
+    def __call__(self, crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
+        """Rewards; not a number for what cannot be predicted."""
+        rewards = np.full(len(crystals), np.nan)
+        usable = [i for i, crystal in enumerate(crystals) if refusal(crystal, self.potential) is None]
+        if usable:
+            values = np.asarray(self.predict([crystals[i] for i in usable]), dtype=np.float64)
+            off = np.maximum(np.maximum(self.target.low - values, values - self.target.high), 0)
+            rewards[usable] = -off / (TOLERANCES * self.tolerance)
+        return rewards
+
+
+TOLERANCES = 20
+
+
+def rewards_of(text: str | None, *, potential: Potential, reference: Reference) -> dict[str, Reward]:
+    """The rewards that can be asked for by name, and the one that a text asks for, if it is a target.
+
+    Args:
+        text: ``energy_above_hull``, a target of a property that is predicted, such as ``ml_bulk_modulus>=300``, or
+            anything else, of which nothing is made.
+        potential: for energies, forces and stresses.
+        reference: for the hull.
+
+    Raises:
+        ValueError: for a target that makes no sense, or of a property that is not predicted.
+    """
+    rewards: dict[str, Reward] = {HULL: HullReward(potential=potential, reference=reference)}
+    if text is None or text in rewards or not re.match(r"\s*\w+\s*[<>=]", text):
+        return rewards
+    target = read_target(text)
+    name = target.property.name
+    if name not in PREDICTED:
+        raise ValueError(
+            f"{text!r} is nothing to steer by: steer by {HULL}, by a target of {', '.join(PREDICTED)}, or by a "
+            "function (FILE.py:FUNCTION)"
+        )
+    tolerance = OBTAINABLE[name].tolerance
+    rewards[text] = TargetReward(target=target, tolerance=tolerance, predict=PREDICTED[name], potential=potential)
+    return rewards

@@ -6,7 +6,6 @@ import numpy as np
 from ase.data import chemical_symbols
 from druse_crystal.derived import hhi_of
 from druse_guidance import Target
-from pymatgen.core import Composition
 
 from druse_generate.composition_request import parse_formula
 from druse_generate.config import GenerateConfig
@@ -114,10 +113,9 @@ def _compare_elements(target: Target, *, possible: Sequence[int], certain: Seque
 def _reachable_hhi(config: GenerateConfig, possible: Sequence[int], _certain: Sequence[int]) -> tuple[float, float]:
     """Least and greatest index: an average over the elements lies between theirs, that of a formula is known."""
     if config.composition.formula is not None and not config.seed_structure.restricts:
-        counts = parse_formula(config.composition.formula)
-        value = hhi_of(Composition({_symbol(z): n for z, n in counts.items()}))
+        value = hhi_of(parse_formula(config.composition.formula))
         return (-np.inf, np.inf) if np.isnan(value) else (value, value)
-    values = np.array([hhi_of(Composition({_symbol(z): 1})) for z in possible])
+    values = np.array([hhi_of({z: 1}) for z in possible])
     return (-np.inf, np.inf) if np.isnan(values).all() else (float(np.nanmin(values)), float(np.nanmax(values)))
 
 

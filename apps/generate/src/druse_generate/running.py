@@ -35,7 +35,7 @@ def draw_into(
     manifest: Manifest,
     device: str = "cpu",
     rewards: Mapping[str, Reward] = MappingProxyType({}),
-    rewards_of: str = "",
+    rewards_depend_on: str = "",
 ) -> list[Draw]:
     """Draw crystals, keeping each batch in ``generated.jsonl``; an interrupted call, made again, continues.
 
@@ -47,7 +47,7 @@ def draw_into(
         manifest: takes settings, hashes and times.
         device: torch device.
         rewards: that steering can be asked to go by, by name.
-        rewards_of: what these depend on; a run goes on only with the same.
+        rewards_depend_on: in words; a run goes on only with the same.
 
     Returns:
         one draw for each crystal asked for, by index.
@@ -69,7 +69,7 @@ def draw_into(
         names = [str(path) for path in config.properties.adapters]
         settings["properties"] |= {"adapters": names, "hashes": [file_hash(path) for path in adapters]}
     if reward is not None and config.steering.reward in rewards:
-        settings["steering"] |= {"of": rewards_of}
+        settings["steering"] |= {"of": rewards_depend_on}
     elif reward is not None:
         settings["steering"] |= {"hash": file_hash(Path(str(config.steering.reward).rpartition(":")[0]))}
     # more crystals of the same run, or another batch size, give the same crystals

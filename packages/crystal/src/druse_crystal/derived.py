@@ -1,30 +1,34 @@
 """Labels that follow from a crystal itself, so that nobody has to bring them."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 
 from druse_crystal.composition import composition
 from druse_crystal.crystal import Crystal
 from druse_crystal.symmetry import space_group
 
 
-def hhi_of(formula: Composition) -> float:
+def hhi_of(counts: Mapping[int, int]) -> float:
     """Herfindahl-Hirschman index of where the elements are produced, 0 to 10,000, averaged by weight; NaN if unknown.
 
     M. W. Gaultois et al., Chem. Mater. 25, 2911 (2013), through pymatgen.
+
+    Args:
+        counts: atoms by atomic number.
     """
     from pymatgen.analysis.hhi import HHIModel
 
-    production = HHIModel().get_hhi(formula)[0]
+    production = HHIModel().get_hhi(Composition({Element.from_Z(z): n for z, n in counts.items()}))[0]
     return float("nan") if production is None else float(production)
 
 
 def hhi_score(crystal: Crystal) -> float:
     """The index of a crystal's composition; see ``hhi_of``."""
-    return hhi_of(composition(crystal))
+    return hhi_of(Counter(crystal.atomic_numbers.tolist()))
 
 
 def density(crystal: Crystal) -> float:

@@ -27,7 +27,7 @@ class Property:
         unit: such as ``eV``; empty where there is none.
         num_labels: how many crystals had a label.
         mean: of what is learnt: of the label, or of its logarithm.
-        std: of the same.
+        std: of the same; infinite where nothing is known of the labels.
         levels: quantiles of the labels, even from the least to the greatest.
         groups: space groups that were seen.
 

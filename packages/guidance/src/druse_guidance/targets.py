@@ -141,7 +141,8 @@ def _number(p: Property, sign: str, value: str, text: str) -> Target:
         numbers = []
     if len(numbers) not in (1, 2) or not np.isfinite(numbers).all():
         unit = f" in {p.unit}, without the unit" if p.unit else ""
-        example = p.levels[50] if p.has_distribution else p.original([0.0])[0]
+        usual = 10**p.mean if p.kind == "log_scalar" else p.mean
+        example = p.levels[50] if p.has_distribution else usual
         raise ValueError(f"{text!r}: {p.name} is a number{unit}, such as {p.name}={example:.3g}")
     if p.kind == "log_scalar" and min(numbers) <= 0:
         raise ValueError(f"{text!r}: {p.name} is above zero, its logarithm was learnt: ask for a positive number")

@@ -16,8 +16,8 @@ from druse_evaluation.table import Assessment
 from druse_guidance import Property, Target, parse_elements, parse_target
 from jaxtyping import Bool
 
-from druse_benchmarks.predictors import CHUNK
-
+CHUNK = 16
+"""Crystals whose properties are predicted together, and kept."""
 ANY_NUMBER = (-math.inf, math.inf)
 ALL_GROUPS = tuple(range(1, 231))
 
@@ -42,7 +42,7 @@ class Obtainable:
 
 
 def _number(name: str, unit: str, *, tolerance: float, digits: int, labels: tuple[str, ...]) -> Obtainable:
-    asked = Property(name=name, unit=unit, levels=ANY_NUMBER)
+    asked = Property(name=name, unit=unit, std=math.inf, levels=ANY_NUMBER)
     return Obtainable(property=asked, tolerance=tolerance, digits=digits, labels=labels)
 
 
