@@ -89,6 +89,7 @@ def test_constraints(here):
     assert group["kept_as_drawn"] == 2
     assert group["exactly_the_group"] is not None
     assert formula["exactly_the_group"] is None
+    assert check(result, here / "constraints", "doping")["results"]["kept_as_drawn"] == 2
 
 
 def test_structure_prediction(here):

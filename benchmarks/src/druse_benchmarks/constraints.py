@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from druse_crystal import Crystal
 from druse_crystal.console import Display
+from druse_crystal.dataset import load_embedded
 from druse_crystal.files import writable_folder, write_text
+from druse_crystal.io import write_extxyz
 from druse_crystal.manifest import Manifest
 from druse_energetics.reference import load_reference
 from druse_evaluate.config import EvaluationConfig
@@ -19,6 +22,7 @@ from druse_evaluation.summary import judge_sentence
 from druse_evaluation.table import Assessment
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import GenerateConfig, SymmetryRequest
+from druse_generate.seed_request import Seed, SeedRequest
 from druse_scores import load_checkpoint
 from matplotlib.figure import Figure
 from pymatgen.symmetry.groups import SpaceGroup
@@ -45,13 +49,29 @@ class Constraint:
     Attributes:
         composition: see ``CompositionRequest``.
         symmetry: see ``SymmetryRequest``.
+        host: id of an embedded crystal to start from.
+        keep: of it, see ``SeedRequest``.
+        substitute: in it, the same.
     """
 
     composition: CompositionRequest = field(default_factory=CompositionRequest)
     symmetry: SymmetryRequest = field(default_factory=SymmetryRequest)
+    host: str | None = None
+    keep: str | None = None
+    substitute: str | None = None
+
+    def request(self, generation: GenerateConfig, work: Path) -> GenerateConfig:
+        """The settings of a run whose crystals shall keep this; a host is written into a folder."""
+        seed_structure = SeedRequest()
+        if self.host is not None:
+            known = load_embedded()
+            path = work / f"{self.host}.extxyz"
+            write_extxyz(path, [known.crystals[list(known.ids).index(self.host)]])
+            seed_structure = SeedRequest(structure=path, keep=self.keep, substitute=self.substitute)
+        return replace(generation, composition=self.composition, symmetry=self.symmetry, seed_structure=seed_structure)
 
     def kept_by(self, crystal: Crystal, known: Sequence[int], group: int) -> bool:
-        """Whether a crystal complies.
+        """Whether a crystal complies with composition and space group.
 
         Args:
             crystal: drawn or relaxed.
@@ -66,6 +86,26 @@ class Constraint:
         return asked is None or contains(group, asked)
 
 
+def keeps(crystal: Crystal, seed: Seed | None) -> bool:
+    """Whether a crystal as drawn has all that is kept of a structure; atoms are in its order."""
+    if seed is None:
+        return True
+    if crystal.num_atoms != seed.crystal.num_atoms:
+        return False
+    moved = crystal.frac_coords - seed.crystal.frac_coords
+    off = np.abs(moved - np.rint(moved)).max(axis=1)
+    numbers = crystal.atomic_numbers
+    other = seed.species & (numbers != seed.crystal.atomic_numbers)
+    if (substitution := seed.substitution) is not None:
+        replaced = other & (seed.crystal.atomic_numbers == substitution.element) & np.isin(numbers, substitution.by)
+        if replaced.sum() != substitution.number:
+            return False
+        other &= ~replaced
+    same_lattice = not seed.lattice or np.allclose(crystal.lattice, seed.crystal.lattice, atol=_SAME)
+    return bool(same_lattice and (off[seed.coordinates] < _SAME).all() and not other.any())
+
+
+_SAME = 1e-4  # Å of a lattice, and of fractional coordinates, in files with six decimals or more
 CONSTRAINTS: Mapping[str, Constraint] = {
     "nothing": Constraint(),
     "elements": Constraint(composition=CompositionRequest(elements="Li-Na-Mg-Al-Fe-O-F-P-S")),
@@ -78,8 +118,11 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "formula-and-group": Constraint(
         composition=CompositionRequest(formula="MgAl2O4"), symmetry=SymmetryRequest(space_group=227)
     ),
+    "wyckoff": Constraint(symmetry=SymmetryRequest(space_group=225, wyckoff="a,b,c")),
+    "kept-oxygen": Constraint(host="mp-3536", keep="lattice,species:O"),
+    "doping": Constraint(host="mp-3536", substitute="Al:2:V-Cr-Mn-Fe-Ga"),
 }
-"""By name; the groups are one of each crystal system but the triclinic."""
+"""By name; the groups are one of each crystal system but the triclinic, the host is the spinel MgAl2O4."""
 
 
 @cache
@@ -125,7 +168,7 @@ def constraints(
     for name in names:
         display.say(f"{name}: {generation.num} crystals")
         constraint, manifest = CONSTRAINTS[name], Manifest(seed=generation.seed)
-        config = replace(generation, composition=constraint.composition, symmetry=constraint.symmetry)
+        config = constraint.request(generation, writable_folder(work / name))
         draws, assessment = draw_and_judge(
             name,
             config,
@@ -133,12 +176,13 @@ def constraints(
             model=model,
             evaluation=evaluation,
             reference=reference,
-            work=writable_folder(work / name),
+            work=work / name,
             display=display,
             manifest=manifest,
         )
         manifest.settings |= {"constraint": asdict(constraint), "num": config.num}
-        manifest.results |= compliance(constraint, [d.crystal for d in draws], assessment, known)
+        seed = config.seed_structure.read()
+        manifest.results |= compliance(constraint, [d.crystal for d in draws], assessment, known, seed)
         content = manifest.as_dict()
         content["machine"] |= machine_load()
         content["judge"] = dict(assessment.metadata)
@@ -148,15 +192,25 @@ def constraints(
 
 
 def compliance(
-    constraint: Constraint, crystals: Sequence[Crystal | None], assessment: Assessment, known: Sequence[int]
+    constraint: Constraint,
+    crystals: Sequence[Crystal | None],
+    assessment: Assessment,
+    known: Sequence[int],
+    seed: Seed | None = None,
 ) -> dict[str, Any]:
-    """How many crystals comply as drawn and relaxed; what has no group counts as P1, what failed as a breach."""
+    """How many crystals comply as drawn and relaxed; what has no group counts as P1, what failed as a breach.
+
+    What is kept of a structure is looked for as drawn: relaxation moves all atoms.
+    """
     columns = [assessment.values(name) for name in ("initial_space_group_number", "space_group_number")]
     drawn, relaxed = ([int(v) if v > 0 else 1 for v in column] for column in columns)
 
     def count(groups: Sequence[int]) -> int:
         pairs = zip(crystals, groups, strict=True)
-        return sum(crystal is not None and constraint.kept_by(crystal, known, group) for crystal, group in pairs)
+        return sum(
+            crystal is not None and keeps(crystal, seed) and constraint.kept_by(crystal, known, group)
+            for crystal, group in pairs
+        )
 
     asked = constraint.symmetry.space_group
     return {

@@ -70,7 +70,7 @@ def constraints(
 
         if smoke:
             num, steps = 2, 10
-            names = names or "formula,space-group-225"
+            names = names or "formula,space-group-225,doping"
         with Display(quiet=quiet) as display:
             folder = run(
                 words(names) if names else list(CONSTRAINTS),

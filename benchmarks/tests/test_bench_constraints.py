@@ -1,0 +1,44 @@
+"""What is kept of a structure is looked for atom by atom."""
+
+import numpy as np
+import pytest
+from druse_benchmarks.constraints import CONSTRAINTS, keeps
+from druse_generate.config import GenerateConfig
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    names = ("kept-oxygen", "doping")
+    return {name: CONSTRAINTS[name].request(GenerateConfig(), tmp_path).seed_structure.read() for name in names}
+
+
+def test_kept_sites_and_lattice(seeds):
+    seed = seeds["kept-oxygen"]
+    host = seed.crystal
+    oxygen = host.atomic_numbers == 8
+    assert oxygen.sum() == 8
+    others = np.where(oxygen[:, None], host.frac_coords, 0.3 + host.frac_coords)
+    numbers = np.where(oxygen, 8, 26)
+    assert keeps(host.replace(frac_coords=others - 1.0, atomic_numbers=numbers), seed)
+    assert not keeps(host.replace(lattice=1.001 * host.lattice), seed)
+    assert not keeps(host.replace(frac_coords=host.frac_coords + 0.001), seed)
+    assert not keeps(host.replace(atomic_numbers=np.where(oxygen, 16, host.atomic_numbers)), seed)
+    assert keeps(host.replace(lattice=1.001 * host.lattice), None)
+
+
+def test_as_many_sites_are_doped_as_were_asked(seeds):
+    seed = seeds["doping"]
+    host = seed.crystal
+    aluminium, magnesium = (np.flatnonzero(host.atomic_numbers == z) for z in (13, 12))
+
+    def doped(*sites, by=26):
+        numbers = host.atomic_numbers.copy()
+        numbers[[*sites]] = by
+        return host.replace(atomic_numbers=numbers)
+
+    assert keeps(doped(aluminium[0], aluminium[2]), seed)
+    assert not keeps(doped(aluminium[0]), seed)
+    assert not keeps(doped(*aluminium[:3]), seed)
+    assert not keeps(doped(aluminium[0], magnesium[0]), seed)
+    assert not keeps(doped(*aluminium[:2], by=22), seed)
+    assert not keeps(host, seed)
