@@ -188,7 +188,7 @@ def test_a_warning_is_said_even_quietly_and_kept(model, tmp_path):
 def test_info_lists_what_can_be_asked(model):
     known = json.loads(run("info", "--model", model, "--json").stdout)["properties"]
     assert known["density (b.safetensors)"] == "1 to 10 g/cm³, 50 labels"
-    assert known["space_group (a.safetensors)"] == "3 space groups, 3 labels"
+    assert known["space_group (a.safetensors)"] == "3 space groups (1, 62, 225), 3 labels"
     more = run("info", "--model", model, "--adapter", model / "elsewhere.safetensors")
     assert "0 to 5 eV" in more.stdout
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from druse_guidance import Property, parse_elements
-from druse_guidance.properties import multi_hot
+from druse_guidance.properties import multi_hot, ranges
 
 
 def test_numbers_are_standardised_and_unknown_ones_stay_unknown():
@@ -54,3 +54,8 @@ def test_bad_labels_are_named(kind, labels, words):
 def test_a_kind_that_does_not_exist():
     with pytest.raises(ValueError, match="of kind 'colour', it must be one of scalar, log_scalar"):
         Property(name="x", kind="colour")
+
+
+def test_ranges_of_numbers():
+    assert ranges([1, 2, 3, 5, 7, 8, 225]) == "1-3, 5, 7-8, 225"
+    assert ranges([]) == ""

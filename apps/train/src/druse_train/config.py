@@ -199,6 +199,7 @@ class FinetuneConfig(RunConfig):
         dropout: how often a known label is withheld, so that the model also learns to do without.
         joint_dropout: withhold all labels of a crystal together; else each by itself, so that any of them can be asked
             for alone.
+        balance: crystals with rare labels come up to so many times an epoch; 1: each once.
         freeze_base: leave the network as it is. False: it learns too, and is written beside the adapter.
         patience: stop after so many validations without a better one; None: go on to the end.
         calibration: asked for against obtained, at each validation.

@@ -63,7 +63,7 @@ class Property:
     def describe(self) -> str:
         """Range, unit and number of labels, in words."""
         if self.kind == "space_group":
-            what = f"{len(self.groups)} space groups"
+            what = f"{len(self.groups)} space groups ({ranges(self.groups)})"
         elif self.kind == "chemical_system":
             what = "elements with hyphens, such as Li-O"
         elif self.levels == ANY_NUMBER:
@@ -118,6 +118,13 @@ class Property:
             return values
         scaled = self.mean + self.std * values
         return 10**scaled if self.kind == "log_scalar" else scaled
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Rising whole numbers in words: those that follow each other as ``1-3``, with commas between."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def multi_hot(systems: Sequence[Sequence[int]]) -> Float64[np.ndarray, "b k"]:

@@ -11,7 +11,7 @@ from druse_diffusion import NUM_ELEMENTS, Conditions
 from jaxtyping import Float64
 
 from druse_guidance.allowed_elements import parse_elements
-from druse_guidance.properties import Property, multi_hot
+from druse_guidance.properties import Property, multi_hot, ranges
 
 _RARE = 0.01  # share of the labels beyond which a target is at the edge of what was learnt
 _FAR, _TOO_FAR = 3.0, 10.0  # standard deviations from the mean, where nothing else is known of the labels
@@ -128,8 +128,7 @@ def parse_target(text: str, properties: Mapping[str, Property]) -> Target:
             raise ValueError(f"{text!r}: the model has no class for {chemical_symbols[elements[-1]]}: leave it out")
         return Target(property=p, elements=elements, text=text)
     if not value.isdecimal() or int(value) not in p.groups:
-        groups = ", ".join(map(str, p.groups))
-        raise ValueError(f"{text!r}: the model learnt of the space groups {groups}: ask for one of these")
+        raise ValueError(f"{text!r}: the model learnt of the space groups {ranges(p.groups)}: ask for one of these")
     return Target(property=p, low=float(value), high=float(value), text=text)
 
 
