@@ -180,6 +180,64 @@ def test_energies_of_pymatgen_entries(tmp_path):
     assert ours.dataset.labels["energy_per_atom"] == pytest.approx([-1.6, -4.95, -6.0 - 0.687 / 2])
 
 
+def iron_oxides(path, *runs):
+    """JSON of pymatgen's entries: the elements, and FeO by runs of each type."""
+    from druse_crystal.convert import to_pymatgen
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+    given = [("fe", FE, -8.4, {"run_type": "GGA"}), ("o", O2, -9.9, {"run_type": "GGA"})]
+    given += [(f"feo-{i}", FEO, -14.0, parameters) for i, parameters in enumerate(runs)]
+    entries = [
+        ComputedStructureEntry(to_pymatgen(c), energy, parameters=parameters, entry_id=name).as_dict()
+        for name, c, energy, parameters in given
+    ]
+    path.write_text(json.dumps(entries))
+    return path
+
+
+GGA = {"run_type": "GGA", "hubbards": {}}
+GGA_U = {"run_type": "GGA+U", "hubbards": {"Fe": 5.3, "O": 0.0}}
+R2SCAN = {"run_type": "r2SCAN"}
+
+
+def test_the_run_of_an_entry_chooses_its_corrections(tmp_path):
+    path = iron_oxides(tmp_path / "x.json", GGA, GGA_U, R2SCAN, {}, {"run_type": "PBE+U"}, {"hubbards": {"Fe": "x"}})
+    expected = {
+        "MP2020": {"feo-1": (-14.0 - 0.687 - 2.256) / 2, "feo-3": (-14.0 - 0.687 - 2.256) / 2},
+        "TRI2024": {"feo-0": -14.0 * 1.108 / 2, "feo-1": (-14.0 * 1.108 - 3.189) / 2},
+        "none": {f"feo-{i}": -7.0 for i in (0, 1, 3, 4)},
+    }
+    for scheme, energies in expected.items():
+        reference = build_reference([path], scheme=scheme)
+        found = dict(
+            zip(reference.dataset.ids.tolist(), reference.dataset.labels["energy_per_atom"].tolist(), strict=True)
+        )
+        assert {name: found[name] for name in energies} == pytest.approx(energies, abs=1e-3), scheme
+        off = {entry.id: (entry.status, entry.message) for entry in reference.left}
+        assert off["feo-2"][0] == "incompatible"
+        assert "run of the type r2SCAN, which does not mix with energies of PBE" in off["feo-2"][1]
+        assert np.isnan(found["feo-2"])
+        assert ("feo-0" in off, "feo-5" in off) == ((True, True) if scheme == "MP2020" else (False, False)), scheme
+        if scheme == "MP2020":
+            assert "Invalid U value of 0.0 on Fe, expected 5.3" in off["feo-0"][1]
+
+
+def test_the_run_of_an_entry_against_what_is_said_of_all(tmp_path):
+    path = iron_oxides(tmp_path / "x.json", GGA_U, R2SCAN)
+    other = build_reference([path], level_of_theory="r2SCAN")
+    assert dict(other.description.statuses) == {"kept": 0, "incompatible": 3, "no_reference": 1}
+    own = build_reference([path], potential="sevennet-0", scheme="MP2020")  # its energies are of no run
+    assert dict(own.description.statuses) == {"kept": 4}
+    formation = json.loads(path.read_text())
+    for entry in formation:
+        entry["formation_energy_per_atom"] = 0.0
+    path.write_text(json.dumps(formation))
+    assert build_reference([path], scheme="MP2018").description.statuses["incompatible"] == 1
+    frame = write(tmp_path / "x.extxyz", ["mg", "o", "mgo"])
+    frame.write_text(frame.read_text().replace("id=mgo", "id=mgo run_type=r2SCAN"))
+    assert dict(build_reference([frame]).description.statuses) == {"kept": 2, "incompatible": 1}
+
+
 def test_the_embedded_set_with_its_hull(tmp_path):
     build_reference(["embedded"]).write(tmp_path / "e.parquet")
     ours, shipped = load_reference(tmp_path / "e.parquet"), load_reference("embedded")

@@ -344,7 +344,10 @@ def _value(text: str) -> float | str:
 
 
 def _scalars(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if isinstance(v, str | int | float) and not k.startswith("@")}
+    """What an entry says in numbers and words; also the ``parameters`` of its calculation, as they are."""
+    known = {k: v for k, v in values.items() if isinstance(v, str | int | float) and not k.startswith("@")}
+    parameters = values.get("parameters")
+    return {**known, "parameters": parameters} if isinstance(parameters, dict) else known
 
 
 def _with_id(info: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,14 @@ from druse_crystal.dataset import CrystalDataset, PackedCrystals
 from druse_crystal.files import write_text
 from pymatgen.core import Element
 
-from druse_energetics.correction_scheme import APPLICABLE, FORMATION, SCHEME_OF_POTENTIAL, SCHEMES, correct
+from druse_energetics.correction_scheme import (
+    APPLICABLE,
+    FORMATION,
+    SCHEME_OF_POTENTIAL,
+    SCHEMES,
+    correct,
+    of_level,
+)
 from druse_energetics.reference_entry import ReferenceEntry
 from druse_energetics.reference_source import EMBEDDED, FORMATION_ENERGY, TOTAL_ENERGY, ReferenceSource, open_source
 
@@ -158,7 +165,8 @@ def build_reference(
             ``MP2018``, ``formation_energy_per_atom``.
         scheme: of the reference; by default that of the sources, or ``none``. Energies of files are corrected by it.
         corrected: the energies of files hold the corrections of ``scheme`` already.
-        level_of_theory: of the energies of files.
+        level_of_theory: of the energies of files. An entry that says that its run (``run_type``) is of another level
+            is ``incompatible``: to ``PBE`` all but GGA and GGA+U.
         potential: whose energies the files hold; empty for DFT.
         chemical_systems: what to ask the Materials Project for, such as ``Li-Fe-O``.
         on_entry: called with the number of entries so far.
@@ -181,7 +189,9 @@ def build_reference(
         collected = _Collected(scheme)
         for source in opened:
             before = sum(collected.statuses.values())
-            for entry in correct(source.entries(scheme, corrected), "none" if scheme == FORMATION else scheme):
+            entries = source.entries(scheme, corrected)
+            entries = map(_without_run, entries) if potential else of_level(entries, level_of_theory)
+            for entry in correct(entries, "none" if scheme == FORMATION else scheme):
                 collected.add(entry)
                 if on_entry is not None:
                     on_entry(sum(collected.statuses.values()))
@@ -306,6 +316,11 @@ def _trained_on(potential: str, scheme: str) -> bool:
     if held not in ("none", scheme):
         raise ValueError(f"the energies of {potential} are corrected by {held}: add --scheme {held}")
     return held != "none"
+
+
+def _without_run(entry: ReferenceEntry) -> ReferenceEntry:
+    """The entry without the parameters of a run of DFT, whose energy is not the potential's."""
+    return replace(entry, parameters=None)
 
 
 def _stored_entries(part: BuiltReference) -> Iterator[ReferenceEntry]:

@@ -13,7 +13,7 @@ from druse_crystal.io import read_crystals
 from druse_crystal.manifest import file_hash
 from druse_crystal.refusal import refusal_status
 
-from druse_energetics.correction_scheme import FORMATION
+from druse_energetics.correction_scheme import FORMATION, run_parameters
 from druse_energetics.materials_project import query_entries
 from druse_energetics.published_reference import SCHEME_OF_NAME, PublishedReference
 from druse_energetics.reference_entry import ReferenceEntry
@@ -93,6 +93,7 @@ def _file_entries(path: Path, scheme: str, *, corrected: bool) -> Iterator[Refer
             reason = result.error or "it cannot be read"
             yield replace(known, status=refusal_status(reason), message=reason)
             continue
+        known = replace(known, parameters=run_parameters(_said_of_run(result.info), result.crystal))
         n = result.crystal.num_atoms
         if scheme == FORMATION:
             energy = _number(result.info.get(FORMATION_ENERGY)) * n
@@ -103,6 +104,12 @@ def _file_entries(path: Path, scheme: str, *, corrected: bool) -> Iterator[Refer
             yield replace(known, status="no_energy", message=message)
         else:
             yield replace(known, energy=energy, correction=0.0 if corrected or scheme == FORMATION else None)
+
+
+def _said_of_run(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where an entry tells its run type: among its ``parameters``, as pymatgen writes it, or beside its energy."""
+    parameters = info.get("parameters")
+    return {**info, **parameters} if isinstance(parameters, Mapping) else info
 
 
 def _total_energy(info: Mapping[str, Any], num_atoms: int, *, corrected: bool) -> float:
