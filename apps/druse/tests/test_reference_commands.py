@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import shlex
 from collections import Counter
 
 import numpy as np
@@ -77,6 +78,26 @@ def test_evaluate_refuses_to_mix(tmp_path, source):
     assert result.exit_code == 2, result.output
     assert "energies of chgnet are corrected by MP2020" in " ".join(result.stderr.split())
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("potential", ["sevennet-0", "chgnet"])
+def test_the_commands_that_a_refusal_names_lead_to_a_reference(tmp_path, source, monkeypatch, potential):
+    from druse_energetics.reference import load_reference
+
+    monkeypatch.chdir(tmp_path)
+    result = run("evaluate", source, "--reference", source, "--potential", potential, "--out", "o")
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "o").exists()
+    commands = " ".join(result.stderr.split()).split("`")[1::2]
+    assert len(commands) == 2
+    for command in commands:
+        built = run(*shlex.split(command)[1:], "--quiet")
+        assert built.exit_code == 0, built.output
+        reference = load_reference("mine.parquet", potential=potential)
+        of_dft = "--potential" not in command
+        added = -0.687 if of_dft else 0.0
+        energy = -12.0 + (added if potential == "chgnet" else 0.0)  # CHGNet gives energies with the correction
+        assert reference.formation_energy(reference.crystals[2], energy) == pytest.approx((-5.45 + added) / 2)
 
 
 def test_a_missing_element_is_a_status_of_its_own_crystal(tmp_path, source):

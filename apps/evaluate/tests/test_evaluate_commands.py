@@ -1,6 +1,7 @@
 import hashlib
 import json
 import zipfile
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -103,6 +104,24 @@ def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
         )
         assert shown[-1] == {"converged": 3, "≤ 0.1 eV/atom": 3, "new among them": 1, "exploded": 1, "overlap": 1}
     assert shown[0] == {}
+
+
+def test_what_a_reference_takes_for_granted_is_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Display, "warn", lambda self, sentence: told.append(sentence))
+    monkeypatch.setattr(
+        "druse_energetics.reference.load_reference",
+        lambda name, potential: replace(small_reference(), remark=f"taken to be {potential}'s"),
+    )
+    judging.judge(
+        CANDIDATES,
+        out=tmp_path,
+        config=EvaluationConfig(),
+        display=Display(quiet=True),
+        manifest=Manifest(seed=3),
+        relaxer=AnsweringRelaxer(ANSWERS),
+    )
+    assert told == ["taken to be sevennet-0's"]
 
 
 def test_everything_is_written(tmp_path):

@@ -243,6 +243,8 @@ def judge(
     if reference is None:
         with manifest.stage("reference"):
             reference = load_reference(config.reference, potential=config.relaxation.potential)
+    if reference.remark:
+        display.warn(reference.remark)
     embedded = config.reference == "embedded" or config.reference.startswith("embedded-")
     if not embedded and Path(config.reference).exists():
         manifest.add_input(config.reference)

@@ -147,7 +147,7 @@ def checked_path(path: str | os.PathLike) -> Path:
 
 
 def build_reference(
-    sources: Sequence[str | os.PathLike],
+    sources: Sequence[str | os.PathLike | ReferenceSource],
     *,
     scheme: str | None = None,
     corrected: bool = False,
@@ -162,7 +162,7 @@ def build_reference(
         sources: ``embedded``: the embedded structures, and the hull to which they belong (scheme ``MP2018``);
             ``materials-project``: the entries of ``chemical_systems`` (scheme ``MP2020``); a published ``.gz`` (its own
             scheme); any file or folder of structures with ``energy_per_atom`` or ``energy`` (eV per cell), or, for
-            ``MP2018``, ``formation_energy_per_atom``.
+            ``MP2018``, ``formation_energy_per_atom``; or a source that is open.
         scheme: of the reference; by default that of the sources, or ``none``. Energies of files are corrected by it.
         corrected: the energies of files hold the corrections of ``scheme`` already.
         level_of_theory: of the energies of files. An entry that says that its run (``run_type``) is of another level
