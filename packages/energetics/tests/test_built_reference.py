@@ -173,11 +173,13 @@ def test_energies_of_pymatgen_entries(tmp_path):
         {"entry_id": i, "energy": energy, "correction": extra, "structure": to_pymatgen(c).as_dict()}
         for i, c, energy, extra in (("a", MG, -1.6, 0.0), ("b", O2, -9.9, 0.0), ("c", MGO, -12.0, -0.7))
     ]
+    content.append(content[-1] | {"entry_id": "d", "energy": 10**400})
     (tmp_path / "entries.json").write_text(json.dumps(content))
     given = build_reference([tmp_path / "entries.json"], scheme="MP2020", corrected=True)
     ours = build_reference([tmp_path / "entries.json"], scheme="MP2020")
-    assert given.dataset.labels["energy_per_atom"] == pytest.approx([-1.6, -4.95, -6.35])
-    assert ours.dataset.labels["energy_per_atom"] == pytest.approx([-1.6, -4.95, -6.0 - 0.687 / 2])
+    assert given.dataset.labels["energy_per_atom"][:3] == pytest.approx([-1.6, -4.95, -6.35])
+    assert ours.dataset.labels["energy_per_atom"][:3] == pytest.approx([-1.6, -4.95, -6.0 - 0.687 / 2])
+    assert [(entry.id, entry.status) for entry in (*given.left, *ours.left)] == [("d", "no_energy")] * 2
 
 
 def iron_oxides(path, *runs):

@@ -158,5 +158,5 @@ def _embedded_entries() -> Iterator[ReferenceEntry]:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
