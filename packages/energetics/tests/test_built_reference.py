@@ -139,6 +139,24 @@ def test_an_element_that_another_reference_brings_puts_crystals_on_the_hull(tmp_
     assert merged.left == []
 
 
+def test_a_merge_keeps_why_a_structure_has_no_energy(tmp_path):
+    runs = build_reference([iron_oxides(tmp_path / "runs.json", GGA, GGA_U, R2SCAN)], scheme="MP2020")
+    runs.write(tmp_path / "runs.parquet")
+    silent = write(tmp_path / "x.extxyz", ["mg", "o", "mgo"], known=(crystal(12, 12, 8), None))
+    build_reference([silent], scheme="MP2020").write(tmp_path / "silent.parquet")
+    parts = [tmp_path / "runs.parquet", tmp_path / "silent.parquet"]
+    expected = {entry.id: (entry.status, entry.message) for entry in runs.left}
+    expected["known"] = ("no_energy", "it has no energy_per_atom")
+    assert sorted(status for status, _ in expected.values()) == ["incompatible", "incompatible", "no_energy"]
+    once = merge_references(parts)
+    once.write(tmp_path / "once.parquet")
+    again = merge_references([tmp_path / "once.parquet", build(tmp_path, ["mg"], name="mg", scheme="MP2020")])
+    for merged in (once, again):
+        left = {entry.id: (entry.status, entry.message) for entry in merged.left if entry.status != "duplicate"}
+        assert left == expected
+        assert merged.description.statuses["incompatible"] == 2
+
+
 def test_disorder_is_a_status_of_its_own(tmp_path):
     from pymatgen.core import Lattice, Structure
 
@@ -303,7 +321,7 @@ def test_a_query_needs_a_key_and_the_client(monkeypatch):
         build_reference(["materials-project"], chemical_systems=["Mg-O"])
     monkeypatch.setenv("MP_API_KEY", "x" * 32)
     monkeypatch.setitem(__import__("sys").modules, "mp_api.client", None)
-    with pytest.raises(ValueError, match="pip install mp-api"):
+    with pytest.raises(ValueError, match=r"pip install 'druse-energetics\[mp\]'"):
         build_reference(["materials-project"], chemical_systems=["Mg-O"])
     with pytest.raises(ValueError, match="--chemical-system"):
         build_reference(["materials-project"])

@@ -2,7 +2,8 @@
 
 The file is a Parquet dataset of crystals with the label ``energy_per_atom`` (total, corrections included) and
 ``correction_per_atom`` (what of it is correction), or ``formation_energy_per_atom`` for the scheme of the embedded
-hull; NaN where a structure is known and its energy is not. The key ``reference`` of its metadata names the scheme of
+hull; NaN where a structure is known and its energy is not, for which the key ``reasons`` of the file's metadata has
+status and message. The key ``reference`` of its metadata names the scheme of
 the corrections, the level of theory or the potential of the energies, the sources with their hashes, and how many
 entries had which status.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from druse_crystal.crystal import Crystal
@@ -37,6 +38,7 @@ from druse_energetics.reference_source import EMBEDDED, FORMATION_ENERGY, TOTAL_
 
 CORRECTION = "correction_per_atom"
 _KEY = "reference"
+_REASONS = "reasons"
 _SYMBOLS = {element.Z: element.symbol for element in Element}
 
 
@@ -327,6 +329,7 @@ def _stored_entries(part: BuiltReference) -> Iterator[ReferenceEntry]:
     labels = part.dataset.labels
     energies = labels[part.description.energy]
     corrections = labels.get(CORRECTION, np.zeros(len(energies)))
+    reasons = _stored_reasons(part)
     for i, name in enumerate(part.dataset.ids.tolist()):
         crystal = part.dataset.crystals[i]
         known = ReferenceEntry(id=name, source=name, crystal=crystal)
@@ -336,7 +339,17 @@ def _stored_entries(part: BuiltReference) -> Iterator[ReferenceEntry]:
             n = crystal.num_atoms
             yield replace(known, energy=energy * n, correction=correction * n)
         else:
-            yield replace(known, status="no_energy", message="it has no energy")
+            status, message = reasons.get(name, ("no_energy", "it has no energy"))
+            yield replace(known, status=status, message=message)
+
+
+def _stored_reasons(part: BuiltReference) -> dict[str, tuple[Literal["no_energy", "incompatible"], str]]:
+    """Id -> status and message of the structures without energy; what was built without them has none."""
+    found: dict[str, tuple[Literal["no_energy", "incompatible"], str]] = {}
+    for status, message, ids in part.dataset.metadata.get(_REASONS, ()):
+        if status in ("no_energy", "incompatible"):
+            found |= dict.fromkeys(ids, (status, message))
+    return found
 
 
 class _Collected:
@@ -352,6 +365,7 @@ class _Collected:
         self._numbers, self._counts = array("q"), array("q")
         self._energies, self._corrections = array("d"), array("d")
         self._places: list[str] = []
+        self._reasons: dict[tuple[str, str], list[str]] = {}
 
     def add(self, entry: ReferenceEntry) -> None:
         """Take one entry, and count its status."""
@@ -383,6 +397,7 @@ class _Collected:
         if kept:
             self.statuses["kept"] += 1
         else:
+            self._reasons.setdefault((entry.status, entry.message), []).append(name)
             self._leave(entry)
 
     def reference(self, *, level_of_theory: str, potential: str, embedded_hull: bool) -> BuiltReference:
@@ -409,7 +424,10 @@ class _Collected:
             ids=list(self._seen),
             crystals=crystals,
             labels=labels,
-            metadata={_KEY: asdict(description)},
+            metadata={
+                _KEY: asdict(description),
+                _REASONS: [[status, message, ids] for (status, message), ids in self._reasons.items()],
+            },
         )
         return BuiltReference(dataset=dataset, description=description, left=self.left)
 
