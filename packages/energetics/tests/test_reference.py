@@ -125,6 +125,16 @@ def test_total_energies_are_refused_until_somebody_says_whose_they_are(tmp_path,
     assert str(refused.value).split("`")[1::2] == commands
 
 
+def test_total_energies_of_a_dataset_are_refused_too(tmp_path, embedded):
+    from druse_crystal.dataset import CrystalDataset
+
+    path = tmp_path / "mine.parquet"
+    labels = {"energy_per_atom": [-1.0]}
+    CrystalDataset(ids=["a"], crystals=[embedded.crystals[0]], labels=labels).write(path)
+    with pytest.raises(ValueError, match=r"--scheme MP2020 --out mine-reference\.parquet"):  # not onto itself
+        load_reference(path)
+
+
 def test_total_energies_that_say_what_they_are(tmp_path):
     reference = load_reference(totals(tmp_path / "x.extxyz", run_type="GGA"))
     oxide = reference.crystals[2]
