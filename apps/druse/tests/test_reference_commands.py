@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import shlex
 from collections import Counter
 
 import numpy as np
@@ -77,6 +78,71 @@ def test_evaluate_refuses_to_mix(tmp_path, source):
     assert result.exit_code == 2, result.output
     assert "energies of chgnet are corrected by MP2020" in " ".join(result.stderr.split())
     assert not (tmp_path / "o").exists()
+
+
+def test_a_reference_without_elements_is_warned_about(tmp_path, source):
+    rows = source.read_text().splitlines(keepends=True)
+    begin = next(i for i, row in enumerate(rows) if "x-2" in row) - 1
+    (tmp_path / "oxide.extxyz").write_text("".join(rows[begin : begin + 4]))
+    (tmp_path / "others.extxyz").write_text("".join(rows[:begin]))
+    for name in ("oxide", "others"):
+        result = run("reference", "build", tmp_path / f"{name}.extxyz", "--out", tmp_path / f"{name}.parquet", "-q")
+        assert result.exit_code == 0, result.output
+        told = " ".join(result.stderr.split())
+        words = "until it is merged with references of the pure elements Mg, O: `druse reference merge"
+        assert (words in told) == (name == "oxide")
+    both = run(
+        "reference", "merge", tmp_path / "oxide.parquet", tmp_path / "others.parquet", "-o", tmp_path / "both.parquet"
+    )
+    assert both.stderr == ""
+    assert "of the entries 3 kept" in both.stdout
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded-sevennet-0"])
+def test_info_of_embedded_references(name):
+    from druse_crystal.dataset import load_embedded
+    from druse_energetics.reference import load_reference
+
+    dataset, reference = load_embedded(), load_reference(name)
+    told = run("reference", "info", name)
+    assert told.exit_code == 0, told.output
+    origin = "PBE" if name == "embedded" else "energies of sevennet-0"
+    assert told.stdout.startswith(f"{name}: {origin}, MP2018\n{len(dataset)} structures")
+    facts = json.loads(run("reference", "info", name, "--json").stdout)
+    assert (facts["structures"], facts["phases"]) == (len(dataset), len(reference.hull))
+    assert sum(facts["statuses"].values()) == len(dataset)
+    xenon = sum(54 in crystal.atomic_numbers for crystal in dataset.crystals)
+    assert xenon > 0
+    assert ("Xe" in facts["elements"], facts["off_hull"] >= xenon) == (name != "embedded", name == "embedded")
+    digests = {source["name"]: source["sha256"] for source in facts["sources"]}
+    assert digests.items() <= reference.files.items()
+    assert "embedded.parquet" in digests
+
+
+def test_info_of_what_does_not_ship():
+    result = run("reference", "info", "embedded-mace")
+    assert result.exit_code == 2
+    assert "'mace'" in result.stderr
+
+
+@pytest.mark.parametrize("potential", ["sevennet-0", "chgnet"])
+def test_the_commands_that_a_refusal_names_lead_to_a_reference(tmp_path, source, monkeypatch, potential):
+    from druse_energetics.reference import load_reference
+
+    monkeypatch.chdir(tmp_path)
+    result = run("evaluate", source, "--reference", source, "--potential", potential, "--out", "o")
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "o").exists()
+    commands = " ".join(result.stderr.split()).split("`")[1::2]
+    assert len(commands) == 2
+    for command in commands:
+        built = run(*shlex.split(command)[1:], "--quiet")
+        assert built.exit_code == 0, built.output
+        reference = load_reference("mine.parquet", potential=potential)
+        of_dft = "--potential" not in command
+        added = -0.687 if of_dft else 0.0
+        energy = -12.0 + (added if potential == "chgnet" else 0.0)  # CHGNet gives energies with the correction
+        assert reference.formation_energy(reference.crystals[2], energy) == pytest.approx((-5.45 + added) / 2)
 
 
 def test_a_missing_element_is_a_status_of_its_own_crystal(tmp_path, source):

@@ -1,12 +1,14 @@
 import hashlib
 import json
 import zipfile
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from druse_crystal.console import Display
+from druse_crystal.dataset import CrystalDataset
 from druse_crystal.io import ReadResult, read_crystals, write_cif, write_extxyz
 from druse_crystal.manifest import Manifest
 from druse_crystal.settings import read_settings
@@ -103,6 +105,24 @@ def test_running_counts_follow_the_funnel(tmp_path, monkeypatch):
         )
         assert shown[-1] == {"converged": 3, "≤ 0.1 eV/atom": 3, "new among them": 1, "exploded": 1, "overlap": 1}
     assert shown[0] == {}
+
+
+def test_what_a_reference_takes_for_granted_is_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Display, "warn", lambda self, sentence: told.append(sentence))
+    monkeypatch.setattr(
+        "druse_energetics.reference.load_reference",
+        lambda name, potential: replace(small_reference(), remark=f"taken to be {potential}'s"),
+    )
+    judging.judge(
+        CANDIDATES,
+        out=tmp_path,
+        config=EvaluationConfig(),
+        display=Display(quiet=True),
+        manifest=Manifest(seed=3),
+        relaxer=AnsweringRelaxer(ANSWERS),
+    )
+    assert told == ["taken to be sevennet-0's"]
 
 
 def test_everything_is_written(tmp_path):
@@ -293,6 +313,36 @@ def test_nothing_that_can_be_read_of_so_many_asked_for_is_a_result(small_world, 
     assert (out / "report.html").is_file()
     assert small_world.n_given == 0
     assert "more than the 3" in refused("evaluate", folder / "in", "--out", folder / "few", "--requested", 3)
+
+
+@pytest.mark.parametrize("kind", ["folder", "folder of other files", "zip", "zip of folders", "dataset"])
+def test_nothing_there_of_so_many_asked_for_is_a_result(small_world, tmp_path, kind):
+    given = tmp_path / "given"
+    if kind.startswith("folder"):
+        (given / "deeper").mkdir(parents=True)
+        if kind != "folder":
+            (given / "deeper" / "log.txt").write_text("stopped")
+    elif kind.startswith("zip"):
+        given = tmp_path / "given.zip"
+        with zipfile.ZipFile(given, "w") as archive:
+            if kind != "zip":
+                archive.writestr("cifs/", "")
+    else:
+        CrystalDataset(ids=[], crystals=[]).write(given := tmp_path / "given.parquet")
+    out = tmp_path / "out"
+    call = ["evaluate", str(given), "--out", str(out), "--requested", "10", "--json"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    if kind != "dataset":
+        assert f"{given} holds no structure files: it has none of the 10" in " ".join(result.stderr.split())
+    assert Assessment.read(out / "crystals.parquet").strings("status") == ["missing"] * 10
+    metrics = json.loads((out / "metrics.json").read_text())["metrics"]
+    for name in ("read", "structure_validity", "metastable", "sun"):
+        assert (metrics[name]["count"], metrics[name]["total"]) == (0, 10)
+    assert (out / "report.html").is_file()
+    refused("evaluate", given, "--out", tmp_path / "again")  # nobody says that any was asked for
+    assert not (tmp_path / "again").exists()
+    assert "nowhere does not exist" in refused("evaluate", tmp_path / "nowhere", "--requested", 10, "--out", out)
 
 
 def sha256(path):

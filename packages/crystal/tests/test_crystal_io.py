@@ -438,6 +438,7 @@ def test_poscar(tmp_path):
 def test_json_of_pymatgen_in_every_wrapping(tmp_path):
     structure = to_pymatgen(SALT).as_dict()
     entry = {"structure": structure, "energy": -27.0, "data": {"material_id": "mp-22862", "oxide_type": "None"}}
+    entry["parameters"] = {"run_type": "GGA", "hubbards": {}}
     wrappings = {"one": structure, "many": [structure, entry], "named": {"a": structure, "b": entry}, "entry": entry}
     for name, content in wrappings.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
@@ -445,6 +446,7 @@ def test_json_of_pymatgen_in_every_wrapping(tmp_path):
     assert all(same_structure(sound(r), SALT) for results in found.values() for r in results)
     assert [len(found[name]) for name in wrappings] == [1, 2, 2, 1]
     assert found["entry"][0].info["energy"] == -27.0
+    assert found["entry"][0].info["parameters"] == entry["parameters"]
     assert found["named"][1].info["id"] == "mp-22862"
     assert [r.source for r in found["named"]] == ["named.json#a", "named.json#b"]
 

@@ -139,6 +139,24 @@ def test_an_element_that_another_reference_brings_puts_crystals_on_the_hull(tmp_
     assert merged.left == []
 
 
+def test_a_merge_keeps_why_a_structure_has_no_energy(tmp_path):
+    runs = build_reference([iron_oxides(tmp_path / "runs.json", GGA, GGA_U, R2SCAN)], scheme="MP2020")
+    runs.write(tmp_path / "runs.parquet")
+    silent = write(tmp_path / "x.extxyz", ["mg", "o", "mgo"], known=(crystal(12, 12, 8), None))
+    build_reference([silent], scheme="MP2020").write(tmp_path / "silent.parquet")
+    parts = [tmp_path / "runs.parquet", tmp_path / "silent.parquet"]
+    expected = {entry.id: (entry.status, entry.message) for entry in runs.left}
+    expected["known"] = ("no_energy", "it has no energy_per_atom")
+    assert sorted(status for status, _ in expected.values()) == ["incompatible", "incompatible", "no_energy"]
+    once = merge_references(parts)
+    once.write(tmp_path / "once.parquet")
+    again = merge_references([tmp_path / "once.parquet", build(tmp_path, ["mg"], name="mg", scheme="MP2020")])
+    for merged in (once, again):
+        left = {entry.id: (entry.status, entry.message) for entry in merged.left if entry.status != "duplicate"}
+        assert left == expected
+        assert merged.description.statuses["incompatible"] == 2
+
+
 def test_disorder_is_a_status_of_its_own(tmp_path):
     from pymatgen.core import Lattice, Structure
 
@@ -173,11 +191,71 @@ def test_energies_of_pymatgen_entries(tmp_path):
         {"entry_id": i, "energy": energy, "correction": extra, "structure": to_pymatgen(c).as_dict()}
         for i, c, energy, extra in (("a", MG, -1.6, 0.0), ("b", O2, -9.9, 0.0), ("c", MGO, -12.0, -0.7))
     ]
+    content.append(content[-1] | {"entry_id": "d", "energy": 10**400})
     (tmp_path / "entries.json").write_text(json.dumps(content))
     given = build_reference([tmp_path / "entries.json"], scheme="MP2020", corrected=True)
     ours = build_reference([tmp_path / "entries.json"], scheme="MP2020")
-    assert given.dataset.labels["energy_per_atom"] == pytest.approx([-1.6, -4.95, -6.35])
-    assert ours.dataset.labels["energy_per_atom"] == pytest.approx([-1.6, -4.95, -6.0 - 0.687 / 2])
+    assert given.dataset.labels["energy_per_atom"][:3] == pytest.approx([-1.6, -4.95, -6.35])
+    assert ours.dataset.labels["energy_per_atom"][:3] == pytest.approx([-1.6, -4.95, -6.0 - 0.687 / 2])
+    assert [(entry.id, entry.status) for entry in (*given.left, *ours.left)] == [("d", "no_energy")] * 2
+
+
+def iron_oxides(path, *runs):
+    """JSON of pymatgen's entries: the elements, and FeO by runs of each type."""
+    from druse_crystal.convert import to_pymatgen
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+    given = [("fe", FE, -8.4, {"run_type": "GGA"}), ("o", O2, -9.9, {"run_type": "GGA"})]
+    given += [(f"feo-{i}", FEO, -14.0, parameters) for i, parameters in enumerate(runs)]
+    entries = [
+        ComputedStructureEntry(to_pymatgen(c), energy, parameters=parameters, entry_id=name).as_dict()
+        for name, c, energy, parameters in given
+    ]
+    path.write_text(json.dumps(entries))
+    return path
+
+
+GGA = {"run_type": "GGA", "hubbards": {}}
+GGA_U = {"run_type": "GGA+U", "hubbards": {"Fe": 5.3, "O": 0.0}}
+R2SCAN = {"run_type": "r2SCAN"}
+
+
+def test_the_run_of_an_entry_chooses_its_corrections(tmp_path):
+    path = iron_oxides(tmp_path / "x.json", GGA, GGA_U, R2SCAN, {}, {"run_type": "PBE+U"}, {"hubbards": {"Fe": "x"}})
+    expected = {
+        "MP2020": {"feo-1": (-14.0 - 0.687 - 2.256) / 2, "feo-3": (-14.0 - 0.687 - 2.256) / 2},
+        "TRI2024": {"feo-0": -14.0 * 1.108 / 2, "feo-1": (-14.0 * 1.108 - 3.189) / 2},
+        "none": {f"feo-{i}": -7.0 for i in (0, 1, 3, 4)},
+    }
+    for scheme, energies in expected.items():
+        reference = build_reference([path], scheme=scheme)
+        found = dict(
+            zip(reference.dataset.ids.tolist(), reference.dataset.labels["energy_per_atom"].tolist(), strict=True)
+        )
+        assert {name: found[name] for name in energies} == pytest.approx(energies, abs=1e-3), scheme
+        off = {entry.id: (entry.status, entry.message) for entry in reference.left}
+        assert off["feo-2"][0] == "incompatible"
+        assert "run of the type r2SCAN, which does not mix with energies of PBE" in off["feo-2"][1]
+        assert np.isnan(found["feo-2"])
+        assert ("feo-0" in off, "feo-5" in off) == ((True, True) if scheme == "MP2020" else (False, False)), scheme
+        if scheme == "MP2020":
+            assert "Invalid U value of 0.0 on Fe, expected 5.3" in off["feo-0"][1]
+
+
+def test_the_run_of_an_entry_against_what_is_said_of_all(tmp_path):
+    path = iron_oxides(tmp_path / "x.json", GGA_U, R2SCAN)
+    other = build_reference([path], level_of_theory="r2SCAN")
+    assert dict(other.description.statuses) == {"kept": 0, "incompatible": 3, "no_reference": 1}
+    own = build_reference([path], potential="sevennet-0", scheme="MP2020")  # its energies are of no run
+    assert dict(own.description.statuses) == {"kept": 4}
+    formation = json.loads(path.read_text())
+    for entry in formation:
+        entry["formation_energy_per_atom"] = 0.0
+    path.write_text(json.dumps(formation))
+    assert build_reference([path], scheme="MP2018").description.statuses["incompatible"] == 1
+    frame = write(tmp_path / "x.extxyz", ["mg", "o", "mgo"])
+    frame.write_text(frame.read_text().replace("id=mgo", "id=mgo run_type=r2SCAN"))
+    assert dict(build_reference([frame]).description.statuses) == {"kept": 2, "incompatible": 1}
 
 
 def test_the_embedded_set_with_its_hull(tmp_path):
@@ -243,7 +321,7 @@ def test_a_query_needs_a_key_and_the_client(monkeypatch):
         build_reference(["materials-project"], chemical_systems=["Mg-O"])
     monkeypatch.setenv("MP_API_KEY", "x" * 32)
     monkeypatch.setitem(__import__("sys").modules, "mp_api.client", None)
-    with pytest.raises(ValueError, match="pip install mp-api"):
+    with pytest.raises(ValueError, match=r"pip install 'druse-energetics\[mp\]'"):
         build_reference(["materials-project"], chemical_systems=["Mg-O"])
     with pytest.raises(ValueError, match="--chemical-system"):
         build_reference(["materials-project"])

@@ -78,8 +78,14 @@ def test_of_polymorphs_the_lowest_counts():
 
 def test_errors_name_what_is_missing():
     hull = ConvexHull(["Li", "O"], [0, 0])
-    with pytest.raises(ValueError, match="Pu"):
-        hull.energy_above_hull("PuO2", -1.0)
+    words = "the reference has no phase with Xe, so XeO has no distance to the hull"
+    for compound in ("XeO", {"Xe": 0.5, "O": 0.5}, {"Xe": 2, "O": 2}, Composition("Xe2O2")):
+        with pytest.raises(ValueError, match=words):
+            hull.energy_above_hull(compound, -1.0)
+    with pytest.raises(ValueError, match="no phase with Xe or Pu"):
+        hull.hull_energy("PuXeO2")
+    with pytest.raises(ValueError, match="so XeO3 has no"):
+        hull.hull_energy("XeO3")
     with pytest.raises(ValueError, match="composition"):
         hull.hull_energy("Xx2O")
     with pytest.raises(ValueError, match="one of each"):

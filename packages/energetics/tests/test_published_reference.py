@@ -10,6 +10,7 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
+from druse_energetics.built_reference import build_reference
 from druse_energetics.lmdb_file import LmdbFile
 from druse_energetics.published_reference import PublishedReference, load_plain
 
@@ -126,6 +127,56 @@ def test_entries_and_their_statuses(tmp_path):
     assert oxide.crystal.atomic_numbers.tolist() == [12, 8]
     assert oxide.crystal.frac_coords[1] == pytest.approx([0.5, 0.1, 0.0])
     assert oxide.crystal.lattice == pytest.approx(4 * np.eye(3))
+
+
+def test_numbers_that_no_float_can_hold_are_statuses(tmp_path):
+    wide = 10**400
+    odd = {
+        "Mg-O.MgO.0": entry("mp-3", ["Mg", "O"], wide),
+        "Mg-O.MgO.1": entry("mp-4", ["Mg", "O"], -12.0) | {"correction": wide},
+        "Mg-O.MgO.2": entry("mp-5", ["Mg", "O"], -12.0, terms=[(10**5000, -0.7)]),
+        "Mg-O.MgO.3": entry("mp-6", ["Mg", "O"], -12.0) | {"data": {"material_id": 10**5000}, "energy": -wide},
+        "Mg-O.MgO.4": entry("mp-7", ["Mg", "O"], -12.0, occupancy=wide),
+    }
+    built = build_reference([write_published(tmp_path, values(ENTRIES | odd))])
+    assert dict(built.description.statuses) == {"kept": 2, "no_energy": 2, "incompatible": 2, "unreadable": 1}
+    assert {entry.id: entry.status for entry in built.left} == {
+        "mp-3": "no_energy",
+        "mp-4": "incompatible",
+        "mp-5": "incompatible",
+        "mp-6": "no_energy",
+        "mp-7": "unreadable",
+    }
+
+
+@pytest.mark.parametrize(
+    "places",
+    [b"r" + struct.pack("<I", 2**24), b"r" + struct.pack("<I", 2**32 - 1), b"p16777216\n", b"p" + b"9" * 50 + b"\n"],
+)
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"\x80\x05\x95" + struct.pack("<Q", 90),
+        b"X" + struct.pack("<I", 3) + b"abc0",
+        b"Vtext\n0",
+        b"\x8c\x02..0",
+        b"ccollections\ndefaultdict\n0",
+    ],
+)
+def test_places_in_memory_that_nothing_can_fill_are_refused(places, before):
+    data = before + b"}" + places + b"."
+    with pytest.raises(ValueError, match=r"asks for place \d+ of its memory, which is no plain data"):
+        load_plain(data)
+
+
+def test_what_looks_like_a_place_in_memory_is_text():
+    vast = struct.pack("<I", 2**31).decode("latin1")
+    value = {f"structure{i}": [f"r{vast}", "p99999999999\n", 1.5, -i] for i in range(400)}  # beyond BINPUT's 256
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert load_plain(pickle.dumps(value, protocol=protocol)) == value
+    with pytest.raises(ValueError, match="plain data"):
+        load_plain(b"}j" + struct.pack("<I", 2**31) + b".")
 
 
 class Malicious:

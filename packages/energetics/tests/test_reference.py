@@ -94,9 +94,12 @@ def test_users_formation_energies(tmp_path, embedded):
         embedded.energy_above_hull(crystal, energy), abs=0.05
     )
     assert mine.residual == embedded.residual
+    assert "mine.parquet are taken to be on the Materials Project's scale of 2018 (MP2018)" in mine.remark
+    assert mine.scheme == "MP2018"
 
 
-def test_users_total_energies(tmp_path):
+def totals(path, **facts):
+    """Frames with total energies, and what their comment lines say besides."""
     import ase
     from ase.io import write
 
@@ -104,20 +107,64 @@ def test_users_total_energies(tmp_path):
     for symbols, energy in (("Mg", -1.6), ("O2", -9.9), ("MgO", -12.0), ("MgO2", -16.0)):
         atoms = ase.Atoms(symbols, cell=np.eye(3) * 6, pbc=True)
         atoms.positions = 1.9 * np.arange(len(atoms))[:, None] * [[1, 1, 0]]
-        atoms.info["energy_per_atom"] = energy / len(atoms)
+        atoms.info |= facts | {"energy_per_atom": energy / len(atoms)}
         frames.append(atoms)
-    path = tmp_path / "totals.extxyz"
     write(path, frames)
-    reference = load_reference(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("potential", "options"),
+    [("sevennet-0", "--potential sevennet-0"), ("chgnet", "--potential chgnet --scheme MP2020")],
+)
+def test_total_energies_are_refused_until_somebody_says_whose_they_are(tmp_path, potential, options):
+    path = totals(tmp_path / "my totals.extxyz")
+    with pytest.raises(ValueError, match="4 total energies and does not say whose") as refused:
+        load_reference(path, potential=potential)
+    commands = [f"druse reference build '{path}' {o} --out 'my totals.parquet'" for o in (options, "--scheme MP2020")]
+    assert str(refused.value).split("`")[1::2] == commands
+
+
+def test_total_energies_of_a_dataset_are_refused_too(tmp_path, embedded):
+    from druse_crystal.dataset import CrystalDataset
+
+    path = tmp_path / "mine.parquet"
+    labels = {"energy_per_atom": [-1.0]}
+    CrystalDataset(ids=["a"], crystals=[embedded.crystals[0]], labels=labels).write(path)
+    with pytest.raises(ValueError, match=r"--scheme MP2020 --out mine-reference\.parquet"):  # not onto itself
+        load_reference(path)
+
+
+def test_total_energies_that_say_what_they_are(tmp_path):
+    reference = load_reference(totals(tmp_path / "x.extxyz", run_type="GGA"))
     oxide = reference.crystals[2]
-    assert reference.formation_energy(oxide, -12.0) == pytest.approx((-12.0 + 1.6 + 4.95) / 2)
+    assert reference.formation_energy(oxide, -12.0) == pytest.approx((-12.0 - 0.687 + 1.6 + 4.95) / 2)
     assert reference.energy_above_hull(oxide, -12.0) == pytest.approx(0, abs=1e-6)
     assert np.isnan(reference.residual.mae)
-    write(path, frames[1:])
-    with pytest.raises(ValueError, match="pure element Mg"):
+    assert reference.remark.endswith("of PBE and PBE+U, as its entries say, and are corrected by MP2020")
+    learned = load_reference(tmp_path / "x.extxyz", potential="chgnet")  # its energies are corrected already
+    assert learned.formation_energy(oxide, -12.687) == pytest.approx(reference.formation_energy(oxide, -12.0))
+    with pytest.raises(ValueError, match="run of the type r2SCAN"):
+        load_reference(totals(tmp_path / "y.extxyz", run_type="r2SCAN"))
+
+
+def test_what_is_off_the_hull_of_an_unbuilt_file_is_counted(tmp_path):
+    path = totals(tmp_path / "x.extxyz", run_type="GGA")
+    text = path.read_text()
+    path.write_text(text.replace("Mg ", "Na ", 1) + "9\nLattice=")  # no magnesium alone, and a frame that is cut off
+    reference = load_reference(path)
+    assert "of 5 entries 3 are not on the hull (1 unreadable, 2 no reference)" in reference.remark
+    assert f"`druse reference build {path} --scheme MP2020 --out x.parquet`" in reference.remark
+    assert len(reference.crystals) == 4
+    with pytest.raises(ValueError, match="no energy of the pure element Mg"):
+        reference.energy_above_hull(reference.crystals[2], -12.0)
+
+
+def test_files_without_energies_or_crystals(tmp_path):
+    path = totals(tmp_path / "x.extxyz")
+    path.write_text(path.read_text().replace("energy_per_atom", "something"))
+    with pytest.raises(ValueError, match="has no energies: a reference needs formation_energy_per_atom or energy_per"):
         load_reference(path)
-    for atoms in frames:
-        atoms.info.clear()
-    write(path, frames)
-    with pytest.raises(ValueError, match="formation_energy_per_atom"):
+    path.write_text("4\n")
+    with pytest.raises(ValueError, match=r"can be read; the first of 1: x\.extxyz#1: frame 1 is cut off"):
         load_reference(path)

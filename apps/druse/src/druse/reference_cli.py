@@ -55,7 +55,7 @@ def build(
 ) -> None:
     """Build a reference. What is not on its hull is listed with the reason in a .statuses.csv beside it.
 
-    A query of the Materials Project needs mp-api and your key in MP_API_KEY.
+    A query of the Materials Project needs the extra `mp` of druse-energetics (mp-api) and your key in MP_API_KEY.
     """
     with user_errors("druse reference build", when_stopped=NOTHING):
         from druse_crystal.files import writable_folder
@@ -91,18 +91,37 @@ def merge(
 
 @reference_app.command("info")
 def info(
-    reference: Annotated[Path, typer.Argument(help="A built reference.", show_default=False)], as_json: AsJson = False
+    reference: Annotated[
+        str,
+        typer.Argument(help="A built reference, embedded, or embedded-POTENTIAL.", show_default=False),
+    ],
+    as_json: AsJson = False,
 ) -> None:
-    """Show what a built reference holds: energies and their corrections, counts, elements, sources."""
+    """Show what a reference holds: energies and their corrections, counts, elements, sources."""
     with user_errors("druse reference info"):
-        from druse_energetics.built_reference import BuiltReference
+        from druse_energetics.built_reference import BuiltReference, summary
+        from druse_energetics.embedded_description import describe_embedded, is_embedded
 
-        _say(BuiltReference.read(reference), str(reference), as_json=as_json)
+        if is_embedded(reference):
+            description, facts = describe_embedded(reference)
+        else:
+            built = BuiltReference.read(reference)
+            description, facts = built.description, summary(built)
+        _say(facts, description.words, reference, as_json=as_json)
 
 
 def _write(reference: "BuiltReference", out: Path, *, as_json: bool) -> None:
+    from druse_energetics.built_reference import summary
+
     beside = reference.write(out)
-    _say(reference, str(out), as_json=as_json, listed=beside)
+    facts = summary(reference) | {"not_on_hull": str(beside)}
+    _say(facts, reference.description.words, str(out), as_json=as_json)
+    if not reference.description.statuses.get("kept"):
+        lacking = ", ".join(facts["elements_without_zero"])
+        Display().warn(
+            f"nothing can be judged against {out} until it is merged with references of the pure elements {lacking}: "
+            f"`druse reference merge {out} ELEMENTS.parquet --out BOTH.parquet`"
+        )
     if not reference.left or as_json:
         return
     typer.echo(f"not on its hull: {len(reference.left)} entries")
@@ -115,16 +134,15 @@ def _write(reference: "BuiltReference", out: Path, *, as_json: bool) -> None:
     typer.echo(f"all of them, each with its reason: {beside}")
 
 
-def _say(reference: "BuiltReference", name: str, *, as_json: bool, listed: Path | None = None) -> None:
-    from druse_energetics.built_reference import summary
-
-    facts: dict[str, Any] = summary(reference) | ({} if listed is None else {"not_on_hull": str(listed)})
+def _say(facts: "dict[str, Any]", words: str, name: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"file": name, **facts}, ensure_ascii=False, indent=2))
         return
     statuses = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in facts["statuses"].items())
-    typer.echo(f"{name}: {reference.description.words}")
+    typer.echo(f"{name}: {words}")
     typer.echo(f"{facts['structures']} structures, {facts['with_energy']} with an energy; of the entries {statuses}")
+    if "phases" in facts:
+        typer.echo(f"{facts['phases']} phases on its hull")
     typer.echo(f"{len(facts['elements'])} elements: {' '.join(facts['elements'])}")
     if facts["elements_without_zero"]:
         typer.echo(
@@ -132,4 +150,4 @@ def _say(reference: "BuiltReference", name: str, *, as_json: bool, listed: Path 
             f"({facts['off_hull']} structures with energies are off the hull for it)"
         )
     for source in facts["sources"]:
-        typer.echo(f"source: {source['name']}, {source['entries']} entries")
+        typer.echo(f"source: {source['name']}" + (f", {source['entries']} entries" if "entries" in source else ""))

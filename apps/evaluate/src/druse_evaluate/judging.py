@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from druse_crystal.console import Display
 from druse_crystal.crystal import Crystal
+from druse_crystal.documents import holds_nothing
 from druse_crystal.files import writable_folder, write_text
 from druse_crystal.io import ReadResult, read_crystals
 from druse_crystal.manifest import Manifest
@@ -35,20 +36,24 @@ def read_inputs(paths: Sequence[Path], *, display: Display, requested: int | Non
     Args:
         paths: to read.
         display: shows progress and what is not read.
-        requested: how many crystals were asked for, if it is known; then it is a result that none can be read.
+        requested: how many crystals were asked for, if it is known; then it is a result that none can be read, or that
+            none is there.
 
     Raises:
-        ValueError: if a path does not exist, nothing at all is found, or nothing of what is found can be read and
-            nobody says how many crystals were asked for.
+        ValueError: if a path does not exist, or nobody says how many crystals were asked for and nothing at all is
+            found, or nothing of what is found can be read.
     """
     names = ", ".join(str(path) for path in paths)
     found: list[tuple[Path, ReadResult]] = []
     for path in paths:
+        if requested is not None and holds_nothing(path):
+            display.warn(f"{path} holds no structure files: it has none of the {requested} crystals asked for")
+            continue
         for result in read_crystals(path):
             found.append((path, result))
             display.update("reading", len(found), len(found))
     results = unique_sources(found)
-    if not results:
+    if not results and requested is None:
         raise ValueError(f"there is no structure in {names}: give CIF, POSCAR, extxyz, JSON, zip or Parquet files")
     refused = [r for r in results if r.crystal is None]
     if len(refused) == len(results) and requested is None:
@@ -243,6 +248,8 @@ def judge(
     if reference is None:
         with manifest.stage("reference"):
             reference = load_reference(config.reference, potential=config.relaxation.potential)
+    if reference.remark:
+        display.warn(reference.remark)
     embedded = config.reference == "embedded" or config.reference.startswith("embedded-")
     if not embedded and Path(config.reference).exists():
         manifest.add_input(config.reference)

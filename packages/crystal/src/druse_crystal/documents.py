@@ -85,8 +85,7 @@ def documents(path: str | os.PathLike) -> Iterator[Document]:
         splits = read_splits(path)
         return (document for name, split in splits.items() for document in _of_split(split, name, path.name))
     if path.is_dir():
-        names = (PurePosixPath(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file())
-        found, unclear = _chosen(names, lambda name: _is_own((path / name).read_bytes))
+        found, unclear = _of_folder(path)
         if PurePosixPath() in unclear:
             raise ValueError(f"{path} {_UNCLEAR}")
         if not found and not unclear:
@@ -99,6 +98,30 @@ def documents(path: str | os.PathLike) -> Iterator[Document]:
     if kind_of(path) is None:
         raise ValueError(f"{path} is of no known format: name it by its content, one of {FORMATS}")
     return _of_file(path, path.name)
+
+
+def holds_nothing(path: str | os.PathLike) -> bool:
+    """Whether a folder or a zip archive is there and holds no structure file at all, not even one that is broken."""
+    path = Path(path)
+    if path.is_dir():
+        return not is_cache(path) and not any(_of_folder(path))
+    if not path.is_file() or kind_of(path) != "zip":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not any(_of_archive(archive))
+    except _UNPACKING_ERRORS:
+        return False
+
+
+def _of_folder(path: Path) -> tuple[list[PurePosixPath], set[PurePosixPath]]:
+    names = (PurePosixPath(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file())
+    return _chosen(names, lambda name: _is_own((path / name).read_bytes))
+
+
+def _of_archive(archive: zipfile.ZipFile) -> tuple[list[PurePosixPath], set[PurePosixPath]]:
+    by_name = {PurePosixPath(m.filename): m for m in archive.infolist() if not m.is_dir()}
+    return _chosen(by_name, lambda name: _is_own(lambda: archive.read(by_name[name])))
 
 
 def _chosen(
@@ -179,8 +202,7 @@ def _of_zip(file: Path, source: str) -> Iterator[Document]:
         raise ValueError("it is not a zip archive or is damaged: fetch or pack it again") from error
     with archive:
         members = [(PurePosixPath(m.filename), m) for m in archive.infolist() if not m.is_dir()]
-        by_name = dict(members)
-        found, unclear = _chosen(by_name, lambda name: _is_own(lambda: archive.read(by_name[name])))
+        found, unclear = _of_archive(archive)
         if not found and not unclear:
             raise ValueError("it holds no structure files: pack CIF, POSCAR, extxyz, JSON or CSV files")
         if PurePosixPath() in unclear:
@@ -344,7 +366,10 @@ def _value(text: str) -> float | str:
 
 
 def _scalars(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if isinstance(v, str | int | float) and not k.startswith("@")}
+    """What an entry says in numbers and words; also the ``parameters`` of its calculation, as they are."""
+    known = {k: v for k, v in values.items() if isinstance(v, str | int | float) and not k.startswith("@")}
+    parameters = values.get("parameters")
+    return {**known, "parameters": parameters} if isinstance(parameters, dict) else known
 
 
 def _with_id(info: dict[str, Any]) -> dict[str, Any]:

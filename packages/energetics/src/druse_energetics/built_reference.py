@@ -2,7 +2,8 @@
 
 The file is a Parquet dataset of crystals with the label ``energy_per_atom`` (total, corrections included) and
 ``correction_per_atom`` (what of it is correction), or ``formation_energy_per_atom`` for the scheme of the embedded
-hull; NaN where a structure is known and its energy is not. The key ``reference`` of its metadata names the scheme of
+hull; NaN where a structure is known and its energy is not, for which the key ``reasons`` of the file's metadata has
+status and message. The key ``reference`` of its metadata names the scheme of
 the corrections, the level of theory or the potential of the energies, the sources with their hashes, and how many
 entries had which status.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from druse_crystal.crystal import Crystal
@@ -24,12 +25,20 @@ from druse_crystal.dataset import CrystalDataset, PackedCrystals
 from druse_crystal.files import write_text
 from pymatgen.core import Element
 
-from druse_energetics.correction_scheme import APPLICABLE, FORMATION, SCHEME_OF_POTENTIAL, SCHEMES, correct
+from druse_energetics.correction_scheme import (
+    APPLICABLE,
+    FORMATION,
+    SCHEME_OF_POTENTIAL,
+    SCHEMES,
+    correct,
+    of_level,
+)
 from druse_energetics.reference_entry import ReferenceEntry
 from druse_energetics.reference_source import EMBEDDED, FORMATION_ENERGY, TOTAL_ENERGY, ReferenceSource, open_source
 
 CORRECTION = "correction_per_atom"
 _KEY = "reference"
+_REASONS = "reasons"
 _SYMBOLS = {element.Z: element.symbol for element in Element}
 
 
@@ -140,7 +149,7 @@ def checked_path(path: str | os.PathLike) -> Path:
 
 
 def build_reference(
-    sources: Sequence[str | os.PathLike],
+    sources: Sequence[str | os.PathLike | ReferenceSource],
     *,
     scheme: str | None = None,
     corrected: bool = False,
@@ -155,10 +164,11 @@ def build_reference(
         sources: ``embedded``: the embedded structures, and the hull to which they belong (scheme ``MP2018``);
             ``materials-project``: the entries of ``chemical_systems`` (scheme ``MP2020``); a published ``.gz`` (its own
             scheme); any file or folder of structures with ``energy_per_atom`` or ``energy`` (eV per cell), or, for
-            ``MP2018``, ``formation_energy_per_atom``.
+            ``MP2018``, ``formation_energy_per_atom``; or a source that is open.
         scheme: of the reference; by default that of the sources, or ``none``. Energies of files are corrected by it.
         corrected: the energies of files hold the corrections of ``scheme`` already.
-        level_of_theory: of the energies of files.
+        level_of_theory: of the energies of files. An entry that says that its run (``run_type``) is of another level
+            is ``incompatible``: to ``PBE`` all but GGA and GGA+U.
         potential: whose energies the files hold; empty for DFT.
         chemical_systems: what to ask the Materials Project for, such as ``Li-Fe-O``.
         on_entry: called with the number of entries so far.
@@ -181,7 +191,9 @@ def build_reference(
         collected = _Collected(scheme)
         for source in opened:
             before = sum(collected.statuses.values())
-            for entry in correct(source.entries(scheme, corrected), "none" if scheme == FORMATION else scheme):
+            entries = source.entries(scheme, corrected)
+            entries = map(_without_run, entries) if potential else of_level(entries, level_of_theory)
+            for entry in correct(entries, "none" if scheme == FORMATION else scheme):
                 collected.add(entry)
                 if on_entry is not None:
                     on_entry(sum(collected.statuses.values()))
@@ -308,10 +320,16 @@ def _trained_on(potential: str, scheme: str) -> bool:
     return held != "none"
 
 
+def _without_run(entry: ReferenceEntry) -> ReferenceEntry:
+    """The entry without the parameters of a run of DFT, whose energy is not the potential's."""
+    return replace(entry, parameters=None)
+
+
 def _stored_entries(part: BuiltReference) -> Iterator[ReferenceEntry]:
     labels = part.dataset.labels
     energies = labels[part.description.energy]
     corrections = labels.get(CORRECTION, np.zeros(len(energies)))
+    reasons = _stored_reasons(part)
     for i, name in enumerate(part.dataset.ids.tolist()):
         crystal = part.dataset.crystals[i]
         known = ReferenceEntry(id=name, source=name, crystal=crystal)
@@ -321,7 +339,17 @@ def _stored_entries(part: BuiltReference) -> Iterator[ReferenceEntry]:
             n = crystal.num_atoms
             yield replace(known, energy=energy * n, correction=correction * n)
         else:
-            yield replace(known, status="no_energy", message="it has no energy")
+            status, message = reasons.get(name, ("no_energy", "it has no energy"))
+            yield replace(known, status=status, message=message)
+
+
+def _stored_reasons(part: BuiltReference) -> dict[str, tuple[Literal["no_energy", "incompatible"], str]]:
+    """Id -> status and message of the structures without energy; what was built without them has none."""
+    found: dict[str, tuple[Literal["no_energy", "incompatible"], str]] = {}
+    for status, message, ids in part.dataset.metadata.get(_REASONS, ()):
+        if status in ("no_energy", "incompatible"):
+            found |= dict.fromkeys(ids, (status, message))
+    return found
 
 
 class _Collected:
@@ -337,6 +365,7 @@ class _Collected:
         self._numbers, self._counts = array("q"), array("q")
         self._energies, self._corrections = array("d"), array("d")
         self._places: list[str] = []
+        self._reasons: dict[tuple[str, str], list[str]] = {}
 
     def add(self, entry: ReferenceEntry) -> None:
         """Take one entry, and count its status."""
@@ -368,6 +397,7 @@ class _Collected:
         if kept:
             self.statuses["kept"] += 1
         else:
+            self._reasons.setdefault((entry.status, entry.message), []).append(name)
             self._leave(entry)
 
     def reference(self, *, level_of_theory: str, potential: str, embedded_hull: bool) -> BuiltReference:
@@ -394,7 +424,10 @@ class _Collected:
             ids=list(self._seen),
             crystals=crystals,
             labels=labels,
-            metadata={_KEY: asdict(description)},
+            metadata={
+                _KEY: asdict(description),
+                _REASONS: [[status, message, ids] for (status, message), ids in self._reasons.items()],
+            },
         )
         return BuiltReference(dataset=dataset, description=description, left=self.left)
 

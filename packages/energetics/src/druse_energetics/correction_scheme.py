@@ -45,6 +45,7 @@ TRI2024_HUBBARD = {
 """eV per atom of these metals in a GGA+U calculation."""
 
 
+_RUN_TYPES = {"GGA": "GGA", "PBE": "GGA", "GGA+U": "GGA+U", "GGA_U": "GGA+U", "PBE+U": "GGA+U", "PBE_U": "GGA+U"}
 UNMEASURED = Residual(mae=np.nan, median=np.nan, p90=np.nan, n=0)
 
 
@@ -128,6 +129,48 @@ def adjustments(
     return _tri2024(crystal, energy, run_type) if scheme == "TRI2024" else _mp2020(crystal, energy, parameters)
 
 
+def run_parameters(said: Mapping[str, Any], crystal: Crystal) -> dict[str, Any] | None:
+    """``run_type`` and ``hubbards`` of a calculation, completed; None if nothing is said of either.
+
+    A run type alone takes the Materials Project's values of U, values of U alone tell the run type; ``PBE`` counts as
+    ``GGA``.
+
+    Args:
+        said: what the entry says under the keys ``run_type`` and ``hubbards`` (symbol -> U in eV); what is no number
+            becomes NaN, to which no scheme applies.
+        crystal: the crystal.
+    """
+    run_type, given = said.get("run_type"), said.get("hubbards")
+    hubbards = {str(k): _number(v) for k, v in given.items()} if isinstance(given, Mapping) else None
+    if not isinstance(run_type, str) or not run_type:
+        if hubbards is None:
+            return None
+        run_type = "GGA+U" if any(hubbards.values()) else "GGA"
+    run_type = _RUN_TYPES.get(run_type.upper(), run_type)
+    if hubbards is None:
+        hubbards = materials_project_parameters(crystal)["hubbards"] if run_type == "GGA+U" else {}
+    return {"run_type": run_type, "hubbards": hubbards}
+
+
+def of_level(entries: Iterable[ReferenceEntry], level: str) -> Iterator[ReferenceEntry]:
+    """The entries one by one; a run that says itself that it is of another level has the status ``incompatible``.
+
+    Args:
+        entries: what says nothing of its run is taken as it is.
+        level: ``PBE`` takes runs of the type GGA and GGA+U and no others, another level all but these two.
+    """
+    named = any(word in level.upper() for word in ("PBE", "GGA"))
+    for entry in entries:
+        run_type = None if entry.parameters is None else entry.parameters["run_type"]
+        is_gga = run_type in ("GGA", "GGA+U")
+        foreign = not is_gga if level == "PBE" else is_gga and not named
+        if entry.status != "kept" or run_type is None or not foreign:
+            yield entry
+        else:
+            message = f"it says that it is a run of the type {run_type}, which does not mix with energies of {level}"
+            yield replace(entry, status="incompatible", message=message)
+
+
 def correct(entries: Iterable[ReferenceEntry], scheme: str) -> Iterator[ReferenceEntry]:
     """The entries with their correction, one by one; what cannot be corrected has the status ``incompatible``.
 
@@ -196,6 +239,13 @@ def scheme_to_apply(hull: str, energies: str, *, reference: str, potential: str)
         f"the energies of {potential} {_words(energies)}, those of the reference {reference} {_words(hull)}, and the "
         f"two do not mix: build the reference with --scheme {energies}, or judge with another potential"
     )
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _electronegativity(element: Any) -> float:

@@ -130,7 +130,9 @@ class ConvexHull:
         parts = [self._parts[phase] for phase in candidates]
         missing = [Element.from_Z(z).symbol for z in row if not any(z in part for part in parts)]
         if missing:
-            raise ValueError(f"the hull has no phase with {', '.join(missing)} to decompose {_text(composition)} into")
+            lacking = " or ".join(missing)
+            formula, _ = Composition({_SYMBOLS[z]: x for z, x in target.items()}).get_integer_formula_and_factor()
+            raise ValueError(f"the reference has no phase with {lacking}, so {formula} has no distance to the hull")
         program = highspy.HighsLp()
         program.num_row_, program.num_col_ = len(row), len(candidates)
         program.col_cost_ = self.formation_energies_per_atom[candidates]

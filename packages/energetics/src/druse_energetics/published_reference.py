@@ -12,6 +12,8 @@ import io
 import math
 import os
 import pickle
+import pickletools
+import re
 import shutil
 import tempfile
 import zlib
@@ -39,6 +41,25 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("builtins", "float"): (),
     ("__builtin__", "float"): (),
 }
+
+
+_ARGUMENT = {ord(op.code): 0 if op.arg is None else op.arg.n for op in pickletools.opcodes}
+"""Bytes after each opcode of a pickle; below zero: a line, or a number of bytes that stands there."""
+_LENGTH_BYTES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_PUT, _LONG_BINPUT, _STOP = b"pr."
+_TWO_LINES = b"ci"
+_HARMLESS = {
+    size: b"".join(b"\\x%02x" % c for c, n in _ARGUMENT.items() if n == size and c not in (_LONG_BINPUT, _STOP))
+    for size in set(_ARGUMENT.values())
+    if size >= 0
+}
+_HARMLESS_RUN = re.compile(b"(?:%s)*+" % b"|".join(b"[%s].{%d}" % (c, n) for n, c in _HARMLESS.items()), re.DOTALL)
+"""Opcodes one after the other of which each has an argument of known length."""
 
 
 class PublishedReference:
@@ -130,6 +151,7 @@ def load_plain(data: bytes) -> Any:
         ValueError: if the pickle asks for anything else, or is damaged.
     """
     try:
+        _refuse_vast_memo(data)
         value = _PlainUnpickler(io.BytesIO(data)).load()
     except _NotPlain as error:
         raise ValueError(f"asks for {error}, which is no plain data: do not trust this file") from error
@@ -168,6 +190,35 @@ class _PlainUnpickler(pickle.Unpickler):
         raise _NotPlain("an object outside of the file")
 
 
+def _refuse_vast_memo(data: bytes) -> None:
+    """Refuse to remember a value at a place beyond all that so many bytes can fill: the room up to it is taken at once.
+
+    Raises:
+        _NotPlain: names the place.
+        ValueError: if a place is no number.
+    """
+    at, end = 0, len(data)
+    while (found := _HARMLESS_RUN.match(data, at)) and (at := found.end() + 1) <= end:
+        code = data[at - 1]
+        size = _ARGUMENT.get(code)
+        if code == _STOP or size is None:
+            return
+        if size >= 0:
+            after = at + size
+        elif size == pickletools.UP_TO_NEWLINE:
+            after = data.find(b"\n", at) + 1 or end
+            if code in _TWO_LINES:
+                after = data.find(b"\n", after) + 1 or end
+        else:
+            width = _LENGTH_BYTES[size]
+            after = at + width + int.from_bytes(data[at : at + width], "little")
+        if code in (_LONG_BINPUT, _PUT):
+            place = int.from_bytes(data[at:after], "little") if code == _LONG_BINPUT else int(data[at:after])
+            if place > end:
+                raise _NotPlain(f"place {place} of its memory")
+        at = after
+
+
 def _unpack(path: Path, target: Path) -> Path:
     try:
         with gzip.open(path, "rb") as packed, target.open("wb") as unpacked:
@@ -189,34 +240,44 @@ def _entry(key: str, content: Any, scheme: str) -> ReferenceEntry:
     if not isinstance(content, dict):
         return ReferenceEntry(id=key, source=key, crystal=None, status="unreadable", message="it is no entry")
     data = content.get("data")
-    name = (data.get("material_id") if isinstance(data, dict) else None) or content.get("entry_id") or key
+    named = (data.get("material_id") if isinstance(data, dict) else None, content.get("entry_id"))
+    name = next((found for found in named if isinstance(found, str) and found), key)
     try:
         crystal = _crystal(content.get("structure"))
     except ValueError as error:
         reason = str(error)
-        return ReferenceEntry(id=str(name), source=key, crystal=None, status=refusal_status(reason), message=reason)
-    energy = content.get("energy")
-    if not isinstance(energy, int | float) or not math.isfinite(energy):
-        return ReferenceEntry(id=str(name), source=key, crystal=crystal, status="no_energy", message="it has no energy")
+        return ReferenceEntry(id=name, source=key, crystal=None, status=refusal_status(reason), message=reason)
+    energy = _number(content.get("energy"))
+    if not math.isfinite(energy):
+        return ReferenceEntry(id=name, source=key, crystal=crystal, status="no_energy", message="it has no energy")
     known = ReferenceEntry(
-        id=str(name), source=key, crystal=crystal, energy=float(energy), correction=0.0 if scheme == "none" else None
+        id=name, source=key, crystal=crystal, energy=energy, correction=0.0 if scheme == "none" else None
     )
     return known if scheme == "none" else _with_own_correction(known, content, scheme)
 
 
 def _with_own_correction(entry: ReferenceEntry, content: Mapping[str, Any], scheme: str) -> ReferenceEntry:
-    value, terms = content.get("correction"), content.get("energy_adjustments")
+    value, terms = _number(content.get("correction")), content.get("energy_adjustments")
     assert entry.crystal is not None
-    if not isinstance(value, int | float) or not math.isfinite(value) or not isinstance(terms, list):
+    if not math.isfinite(value) or not isinstance(terms, list):
         return replace(entry, status="incompatible", message="it does not say how its energy is corrected")
-    names = [str(term.get("name")) if isinstance(term, dict) else "" for term in terms]
+    names = [term.get("name") if isinstance(term, dict) else None for term in terms]
+    names = [name if isinstance(name, str) else "" for name in names]
     foreign = [name for name in names if _WORD_IN_ADJUSTMENTS[scheme] not in name]
     if foreign:
         return replace(entry, status="incompatible", message=f"its energy is corrected by {foreign[0]!r}, not {scheme}")
     elements = set(entry.crystal.atomic_numbers.tolist())
     if not names and (scheme == "TRI2024" or (8 in elements and len(elements) > 1)):  # both correct each of these
         return replace(entry, status="incompatible", message=f"its energy is not corrected by {scheme}")
-    return replace(entry, correction=float(value))
+    return replace(entry, correction=value)
+
+
+def _number(value: Any) -> float:
+    """NaN for what is no number, or one that no float can hold."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _crystal(structure: Any) -> Crystal:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from druse_crystal.composition import composition
 from druse_crystal.crystal import Crystal
-from jaxtyping import Float64
 
 from druse_energetics.built_reference import BuiltReference, element_amounts, is_built, lowest_elements
 from druse_energetics.calibration import CALIBRATED_AGAINST, Calibration, load_calibration
@@ -23,9 +22,9 @@ from druse_energetics.correction_scheme import (
 from druse_energetics.corrections import Corrections, Residual, load_corrections
 from druse_energetics.digests import digests
 from druse_energetics.hull import ConvexHull
+from druse_energetics.unbuilt_reference import build_unbuilt
 
 FORMATION_ENERGY = "formation_energy_per_atom"
-TOTAL_ENERGIES = ("energy_per_atom", "total_energy_per_atom")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +43,8 @@ class Reference:
         standard_form: the known structures are primitive and Niggli-reduced already, as datasets of Druse are.
         scheme: of the corrections in the hull's energies, if it comes from a built reference.
         files: SHA-256 of the files that it was read from, by their names.
+        remark: a sentence on what was taken for granted and what is off the hull, for whoever gave a file that was not
+            built; empty otherwise.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Reference:
     standard_form: bool = False
     scheme: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    remark: str = ""
 
     def refuse_other_judge(self, judge: str | None) -> None:
         """Refuse energies for which this reference was not loaded, where its scheme of corrections is known.
@@ -121,22 +123,23 @@ def load_reference(
         name: ``embedded``: the Materials Project's DFT hull by composition (34,082 vertices out of 85,014 ground
             states, corrections of 2018-19). ``embedded-<potential>``, e.g. ``embedded-sevennet-0``: a hull of that
             potential's own energies of the embedded structures, on the same scale; its errors cancel in part, but it
-            knows only those compositions and so is kinder. Or a path: what ``druse reference build`` wrote, or a
-            Parquet dataset, JSON of pymatgen entries or structures, or extxyz, in which every structure carries
-            ``formation_energy_per_atom`` or ``energy_per_atom`` (eV/atom; ``energy`` in eV per cell also serves in
-            extxyz and JSON).
+            knows only those compositions and so is kinder. Or a path: what ``druse reference build`` wrote, or
+            structures with energies (Parquet dataset, JSON of pymatgen entries, extxyz, CSV), of which a reference is
+            built in memory.
         potential: the potential that will judge.
-        energies: scheme of the corrections in its energies (``none`` or ``MP2020``), for a built reference and a
-            potential of which that is not known.
+        energies: scheme of the corrections in its energies (``none`` or ``MP2020``), for a potential of which that is
+            not known.
 
-    Formation energies of the user's own are taken to be on the Materials Project's scale, and the potential's energies
-    are brought there by the shipped corrections. Total energies are taken to be the potential's own: formation energies
-    are then relative to the lowest structure of each element in the file, which must hold one of each. A built
-    reference says what its energies are; the potential's are corrected by its scheme if they hold no correction yet.
+    A built reference says what its energies are; the potential's are corrected by its scheme if they hold no correction
+    yet. Structures that were not built have ``formation_energy_per_atom``, which is taken to be on the Materials
+    Project's scale of 2018 (``MP2018``, that of the embedded hull), to which the potential's energies are brought by
+    the shipped corrections; or total energies and the ``run_type`` of a PBE calculation (GGA or GGA+U), which are
+    corrected by MP2020. Total energies that do not say what they are are refused. What has no place on the hull costs
+    only itself; ``Reference.remark`` counts it.
 
     Raises:
-        ValueError: for a name that is neither known nor a file, a file without energies, a missing element, or a built
-            reference of another potential or of a scheme that does not mix with the potential's energies.
+        ValueError: for a name that is neither known nor a file, a file without energies or without a word on whose they
+            are, or a reference of another potential or of a scheme that does not mix with the potential's energies.
     """
     text = str(name)
     if text == "embedded":
@@ -153,8 +156,9 @@ def load_reference(
             f"{path} is packed: build a reference of it first, with `druse reference build {path} --out mine.parquet`"
         )
     if is_built(path):
-        return _from_built(path, potential, energies)
-    return _from_file(path, potential)
+        return _of_built(BuiltReference.read(path), path, potential, energies)
+    built, remark = build_unbuilt(path, potential)
+    return _of_built(built, path, potential, energies, remark=remark)
 
 
 def load_hull() -> ConvexHull:
@@ -250,8 +254,9 @@ def _own_hull(name: str, potential: str) -> Reference:
     )
 
 
-def _from_built(path: Path, potential: str, energies: str | None) -> Reference:
-    built = BuiltReference.read(path)
+def _of_built(
+    built: BuiltReference, path: Path, potential: str, energies: str | None, *, remark: str = ""
+) -> Reference:
     said = built.description
     _refuse_other_origin(path, said.potential, said.level_of_theory, potential)
     values = built.dataset.labels[said.energy]
@@ -292,6 +297,7 @@ def _from_built(path: Path, potential: str, energies: str | None) -> Reference:
         crystals=crystals,
         ids=ids,
         scheme=said.scheme,
+        remark=remark,
         files=digests(
             path,
             *([f"corrections-{potential}.json"] if said.scheme == FORMATION else []),
@@ -312,96 +318,3 @@ def _refuse_other_origin(path: Path, origin: str, level: str, potential: str) ->
             f"{path} holds energies of {level}, {potential} imitates {imitated}, and the two do not mix: use a "
             f"reference of {imitated}"
         )
-
-
-def _from_file(path: Path, potential: str) -> Reference:
-    crystals, ids, energies, kind = _read(path)
-    compositions = [composition(crystal) for crystal in crystals]
-    if kind == FORMATION_ENERGY:
-        elements = sorted({element.symbol for c in compositions for element in c})
-        return Reference(
-            name=path.name,
-            potential=potential,
-            hull=ConvexHull([*compositions, *elements], [*energies, *[0.0] * len(elements)], [*ids, *elements]),
-            corrections=load_corrections(potential),
-            crystals=crystals,
-            ids=ids,
-            files=digests(path, f"corrections-{potential}.json"),
-        )
-    corrections = _elemental_references(path, compositions, energies, potential)
-    formation = [
-        corrections.formation_energy(crystal, energy * crystal.num_atoms)
-        for crystal, energy in zip(crystals, energies, strict=True)
-    ]
-    return Reference(
-        name=path.name,
-        potential=potential,
-        hull=ConvexHull(compositions, formation, ids),
-        corrections=corrections,
-        crystals=crystals,
-        ids=ids,
-        files=digests(path),
-    )
-
-
-def _elemental_references(path: Path, compositions, energies, potential: str) -> Corrections:
-    lowest: dict[str, float] = {}
-    for c, energy in zip(compositions, energies, strict=True):
-        if len(c) == 1:
-            symbol = next(iter(c)).symbol
-            lowest[symbol] = min(float(energy), lowest.get(symbol, np.inf))
-    missing = sorted({element.symbol for c in compositions for element in c} - lowest.keys())
-    if missing:
-        raise ValueError(
-            f"{path} gives total energies but has no structure of the pure element {missing[0]}: add one for each of "
-            f"{', '.join(missing)}, or give {FORMATION_ENERGY}"
-        )
-    unknown = Residual(mae=np.nan, median=np.nan, p90=np.nan, n=0)
-    return Corrections(
-        potential=potential,
-        coefficients=lowest,
-        elements=lowest,
-        residual=unknown,
-        residual_near_hull=unknown,
-        provenance={"source": path.name, "scheme": "total energies of the potential, relative to the elements"},
-    )
-
-
-def _read(path: Path) -> tuple[list[Crystal], list[str], Float64[np.ndarray, " b"], str]:
-    """Crystals, ids, energies in eV/atom, and which kind of energy."""
-    from druse_crystal.io import read_crystals
-
-    crystals, ids, found = [], [], []
-    for result in read_crystals(path):
-        if result.crystal is None:
-            raise ValueError(f"{path}: {result.source} cannot be read: {result.error}")
-        crystals.append(result.crystal)
-        ids.append(str(result.info.get("id") or result.info.get("material_id") or result.source))
-        found.append(_energies(result.info, result.crystal.num_atoms))
-    if not crystals:
-        raise ValueError(f"{path} holds no crystal")
-    for kind in (FORMATION_ENERGY, TOTAL_ENERGIES[0]):
-        if all(kind in energies for energies in found):
-            return crystals, ids, np.array([energies[kind] for energies in found]), kind
-    without = {
-        kind: next(name for name, energies in zip(ids, found, strict=True) if kind not in energies)
-        for kind in (FORMATION_ENERGY, TOTAL_ENERGIES[0])
-    }
-    lacking = " and ".join(f"{name} has no {kind}" for kind, name in without.items())
-    raise ValueError(f"{path}: {lacking}: a reference needs the same one of them for every structure")
-
-
-def _energies(info: dict, num_atoms: int) -> dict[str, float]:
-    def number(value) -> float:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return np.nan
-
-    energies = {FORMATION_ENERGY: number(info.get(FORMATION_ENERGY))}
-    for key in TOTAL_ENERGIES:
-        if key in info:
-            energies[TOTAL_ENERGIES[0]] = number(info[key])
-    if TOTAL_ENERGIES[0] not in energies:
-        energies[TOTAL_ENERGIES[0]] = number(info.get("energy", info.get("total_energy"))) / num_atoms
-    return {kind: value for kind, value in energies.items() if np.isfinite(value)}

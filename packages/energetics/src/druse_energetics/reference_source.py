@@ -1,7 +1,7 @@
 """Where the entries of a reference come from: the embedded set, the Materials Project, published and own files."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from druse_crystal.dataset import load_embedded
-from druse_crystal.io import read_crystals
+from druse_crystal.io import ReadResult, read_crystals
 from druse_crystal.manifest import file_hash
 from druse_crystal.refusal import refusal_status
 
-from druse_energetics.correction_scheme import FORMATION
+from druse_energetics.correction_scheme import FORMATION, run_parameters
 from druse_energetics.materials_project import query_entries
 from druse_energetics.published_reference import SCHEME_OF_NAME, PublishedReference
 from druse_energetics.reference_entry import ReferenceEntry
@@ -40,18 +40,26 @@ class ReferenceSource:
     digest: str | None
     entries: Callable[[str, bool], Iterator[ReferenceEntry]]
 
+    def __str__(self) -> str:
+        return self.name
 
-def open_source(source: str | os.PathLike, chemical_systems: Sequence[str], stack: ExitStack) -> ReferenceSource:
+
+def open_source(
+    source: str | os.PathLike | ReferenceSource, chemical_systems: Sequence[str], stack: ExitStack
+) -> ReferenceSource:
     """Open a source; ``stack`` closes it.
 
     Args:
-        source: ``embedded``, ``materials-project``, or the path of a published ``.gz`` or of structures.
+        source: ``embedded``, ``materials-project``, or the path of a published ``.gz`` or of structures; one that is
+            open already stays as it is.
         chemical_systems: what to ask the Materials Project for.
         stack: keeps what is open.
 
     Raises:
         ValueError: if there is no such source or it cannot be opened.
     """
+    if isinstance(source, ReferenceSource):
+        return source
     if str(source) == EMBEDDED:
         return ReferenceSource(name=EMBEDDED, scheme=FORMATION, digest=None, entries=lambda *_: _embedded_entries())
     if str(source) == MATERIALS_PROJECT:
@@ -77,32 +85,53 @@ def open_source(source: str | os.PathLike, chemical_systems: Sequence[str], stac
             digest=file_hash(path),
             entries=lambda scheme, _: published.entries(scheme),
         )
+    return of_structures(path, lambda: read_crystals(path))
+
+
+def of_structures(path: Path, structures: Callable[[], Iterable[ReadResult]]) -> ReferenceSource:
+    """A source of structures with energies.
+
+    Args:
+        path: of the file or folder that holds them.
+        structures: gives them.
+    """
     return ReferenceSource(
         name=path.name,
         scheme=None,
         digest=file_hash(path) if path.is_file() else None,
-        entries=lambda scheme, corrected: _file_entries(path, scheme, corrected=corrected),
+        entries=lambda scheme, corrected: (entry_of(found, scheme, corrected=corrected) for found in structures()),
     )
 
 
-def _file_entries(path: Path, scheme: str, *, corrected: bool) -> Iterator[ReferenceEntry]:
-    for result in read_crystals(path):
-        name = str(result.info.get("id") or result.info.get("material_id") or result.source)
-        known = ReferenceEntry(id=name, source=result.source, crystal=result.crystal)
-        if result.crystal is None:
-            reason = result.error or "it cannot be read"
-            yield replace(known, status=refusal_status(reason), message=reason)
-            continue
-        n = result.crystal.num_atoms
-        if scheme == FORMATION:
-            energy = _number(result.info.get(FORMATION_ENERGY)) * n
-        else:
-            energy = _total_energy(result.info, n, corrected=corrected)
-        if not np.isfinite(energy):
-            message = f"it has no {FORMATION_ENERGY if scheme == FORMATION else TOTAL_ENERGY}"
-            yield replace(known, status="no_energy", message=message)
-        else:
-            yield replace(known, energy=energy, correction=0.0 if corrected or scheme == FORMATION else None)
+def entry_of(result: ReadResult, scheme: str, *, corrected: bool = False) -> ReferenceEntry:
+    """What a structure of a file says, as an entry; it has a status where it says no energy.
+
+    Args:
+        result: structure and what stands beside it.
+        scheme: ``MP2018`` takes its formation energy, any other one its total energy.
+        corrected: the energy holds the corrections of the scheme already.
+    """
+    name = str(result.info.get("id") or result.info.get("material_id") or result.source)
+    known = ReferenceEntry(id=name, source=result.source, crystal=result.crystal)
+    if result.crystal is None:
+        reason = result.error or "it cannot be read"
+        return replace(known, status=refusal_status(reason), message=reason)
+    known = replace(known, parameters=run_parameters(_said_of_run(result.info), result.crystal))
+    n = result.crystal.num_atoms
+    if scheme == FORMATION:
+        energy = _number(result.info.get(FORMATION_ENERGY)) * n
+    else:
+        energy = _total_energy(result.info, n, corrected=corrected)
+    if not np.isfinite(energy):
+        message = f"it has no {FORMATION_ENERGY if scheme == FORMATION else TOTAL_ENERGY}"
+        return replace(known, status="no_energy", message=message)
+    return replace(known, energy=energy, correction=0.0 if corrected or scheme == FORMATION else None)
+
+
+def _said_of_run(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where an entry tells its run type: among its ``parameters``, as pymatgen writes it, or beside its energy."""
+    parameters = info.get("parameters")
+    return {**info, **parameters} if isinstance(parameters, Mapping) else info
 
 
 def _total_energy(info: Mapping[str, Any], num_atoms: int, *, corrected: bool) -> float:
@@ -129,5 +158,5 @@ def _embedded_entries() -> Iterator[ReferenceEntry]:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
