@@ -55,7 +55,7 @@ def build(
 ) -> None:
     """Build a reference. What is not on its hull is listed with the reason in a .statuses.csv beside it.
 
-    A query of the Materials Project needs the extra `mp` of druse-energetics (mp-api) and your key in MP_API_KEY.
+    A query of the Materials Project needs `pip install mp-api` and your key in MP_API_KEY.
     """
     with user_errors("druse reference build", when_stopped=NOTHING):
         from druse_crystal.files import writable_folder

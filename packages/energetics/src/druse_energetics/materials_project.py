@@ -58,7 +58,7 @@ def _client() -> Any:
     try:
         from mp_api.client import MPRester  # ty: ignore[import-not-found]
     except ImportError as error:
-        raise ValueError("a query of the Materials Project needs mp-api: pip install 'druse-energetics[mp]'") from error
+        raise ValueError("a query of the Materials Project needs mp-api: pip install mp-api") from error
     return MPRester(key, mute_progress_bars=True)
 
 
