@@ -58,7 +58,7 @@ def throughput(
     with user_errors("druse-bench throughput"):
         from druse_crystal.dataset import load_embedded
         from druse_crystal.manifest import Manifest
-        from druse_generate.config import MODEL
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.throughput import ThroughputConfig
         from druse_benchmarks.throughput import throughput as run
@@ -71,7 +71,7 @@ def throughput(
         with Display(quiet=quiet) as display:
             folder = run(
                 config=config,
-                model=model or MODEL,
+                model=find_model(model, display=display),
                 dataset=load_embedded(),
                 out=out_folder(out, smoke),
                 display=display,
@@ -148,7 +148,8 @@ def unconditional(
     with user_errors("druse-bench unconditional"):
         from druse_crystal.dataset import load_embedded
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, GenerateConfig, with_options
+        from druse_generate.config import GenerateConfig, with_options
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.sources import make_sources
         from druse_benchmarks.unconditional import unconditional as run
@@ -166,7 +167,7 @@ def unconditional(
             parents_hash=known_as,
             held_out=load_embedded(),
             sampler=generation.sampler,
-            model=model or MODEL,
+            model=find_model(model, display=Display(quiet=quiet)),
             num_atoms=generation.num_atoms,
         )
         relaxation = RelaxationConfig(potential=potential, max_steps=max_steps, device=device)
@@ -213,7 +214,8 @@ def steps(
     with user_errors("druse-bench steps"):
         from druse_crystal.manifest import Manifest
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, GenerateConfig, with_options
+        from druse_generate.config import GenerateConfig, with_options
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.steps import DEFAULT, parse_samplers
         from druse_benchmarks.steps import steps as run
@@ -225,7 +227,7 @@ def steps(
             folder = run(
                 chosen,
                 generation=with_options(GenerateConfig(), num=num, seed=seed, num_atoms=num_atoms),
-                model=model or MODEL,
+                model=find_model(model, display=display),
                 evaluation=EvaluationConfig(
                     reference=reference,
                     relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500),

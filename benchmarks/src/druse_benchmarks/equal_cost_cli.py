@@ -61,7 +61,8 @@ def chemical_systems(
 
     with user_errors("druse-bench chemical-systems"):
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, GenerateConfig, with_options
+        from druse_generate.config import GenerateConfig, with_options
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.chemical_systems import SYSTEMS, ExplorationConfig
         from druse_benchmarks.chemical_systems import chemical_systems as run
@@ -77,7 +78,7 @@ def chemical_systems(
             budget=budget,
             seed=seed,
             sampler=generation.sampler,
-            model=model or MODEL,
+            model=find_model(model, display=Display(quiet=quiet)),
             num_atoms=generation.num_atoms,
         )
         relaxation = RelaxationConfig(potential=potential, max_steps=max_steps, device=device)
@@ -128,7 +129,8 @@ def cost(
     with user_errors("druse-bench cost"):
         from druse_crystal.dataset import load_embedded
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, GenerateConfig, with_options
+        from druse_generate.config import GenerateConfig, with_options
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.cost import cost as run
         from druse_benchmarks.sources import make_sources
@@ -147,7 +149,7 @@ def cost(
             parents_hash=known_as,
             held_out=load_embedded(),
             sampler=generation.sampler,
-            model=model or MODEL,
+            model=find_model(model, display=Display(quiet=quiet)),
             num_atoms=generation.num_atoms,
             potential=potential,
             reference=reference,

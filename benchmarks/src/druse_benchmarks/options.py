@@ -19,7 +19,10 @@ Out = Annotated[
 Work = Annotated[
     Path | None, typer.Option(help="Folder of unfinished work; build/benchmarks/<command>.", show_default=False)
 ]
-Model = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder; without one, the model that ships.")]
+Model = Annotated[
+    Path | None,
+    typer.Option("--model", help="Checkpoint folder, or name of a published one; without one, the model that ships."),
+]
 Seed = Annotated[int, typer.Option(help="Same seed, same crystals.")]
 NumAtoms = Annotated[str | None, typer.Option("--num-atoms", help="Atoms in a cell: 8, or 4-12.", show_default=False)]
 Reference = Annotated[str, typer.Option(help="embedded, or the path of a reference.")]

@@ -63,7 +63,8 @@ def constraints(
 
     with user_errors("druse-bench constraints"):
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-        from druse_generate.config import MODEL, GenerateConfig, with_options
+        from druse_generate.config import GenerateConfig, with_options
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.constraints import CONSTRAINTS, NAME
         from druse_benchmarks.constraints import constraints as run
@@ -75,7 +76,7 @@ def constraints(
             folder = run(
                 words(names) if names else list(CONSTRAINTS),
                 generation=with_options(GenerateConfig(), num=num, seed=seed, sampler=sampler, steps=steps),
-                model=model or MODEL,
+                model=find_model(model, display=display),
                 evaluation=EvaluationConfig(
                     reference=reference,
                     relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500, device=device),
@@ -109,7 +110,8 @@ def structure_prediction(
 
     with user_errors("druse-bench structure-prediction"):
         from druse_crystal.manifest import Manifest
-        from druse_generate.config import MODEL, GenerateConfig, with_options
+        from druse_generate.config import GenerateConfig, with_options
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.structure_prediction import NAME, PredictionConfig
         from druse_benchmarks.structure_prediction import structure_prediction as run
@@ -127,7 +129,7 @@ def structure_prediction(
             folder = run(
                 config,
                 read_dataset(dataset)[0].subset("test").crystals,
-                model=model or MODEL,
+                model=find_model(model, display=display),
                 out=out_folder(out, smoke),
                 work=work_folder(work, smoke, NAME),
                 display=display,
@@ -157,7 +159,7 @@ def label_fractions(
 
     with user_errors("druse-bench label-fractions"):
         from druse_crystal.manifest import Manifest
-        from druse_generate.config import MODEL
+        from druse_generate.find_model import find_model
 
         from druse_benchmarks.label_fractions import NAME, FractionsConfig
         from druse_benchmarks.label_fractions import label_fractions as run
@@ -185,7 +187,7 @@ def label_fractions(
             folder = run(
                 config,
                 crystals,
-                model=model or MODEL,
+                model=find_model(model, display=display),
                 out=out_folder(out, smoke),
                 work=work_folder(work, smoke, NAME),
                 display=display,
@@ -352,13 +354,14 @@ def _asking(
 ) -> "Asking":
     """How crystals with properties are asked for, of options."""
     from druse_evaluate.config import EvaluationConfig, RelaxationConfig
-    from druse_generate.config import MODEL, GenerateConfig, with_options
+    from druse_generate.config import GenerateConfig, with_options
+    from druse_generate.find_model import find_model
 
     from druse_benchmarks.asking import Asking
 
     return Asking(
         generation=with_options(GenerateConfig(), num=num, seed=seed, sampler=sampler, steps=steps),
-        model=model or MODEL,
+        model=find_model(model, display=display),
         evaluation=EvaluationConfig(
             reference=reference,
             relaxation=RelaxationConfig(potential=potential, max_steps=10 if smoke else 500, device=device),

@@ -31,7 +31,7 @@ from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.record import machine_load, markdown_table, write_record
 
 DEFAULT = (
-    "fast:10+0,fast:25+0,fast:25+1,fast:25+3,fast:50+3,fast:100+3,fast:250+3,"
+    "fast:10+0,fast:25+0,fast:25+1,fast:25+3,fast:50+3,fast:100+3,fast:250+3,fast:500+3,"
     "published:10+0,published:25+1,published:50+1,published:100+1,published:250+1,published:1000+1"
 )
 MIXED = "/bfloat16"
