@@ -347,6 +347,9 @@ def test_calibrated_judges(reference):
     assert found.values("energy_above_hull_calibrated_wbm")[:3] == pytest.approx([0.0, 0.05, 0.05])
     assert found.values("probability_metastable_generated")[:3] == pytest.approx([0.75, 0.5, 0.5])
     assert found.values("probability_metastable_wbm")[:3] == pytest.approx([1.0, 0.75, 0.75])
+    assert found.values("probability_near_hull_50_mev_generated")[:3] == pytest.approx([0.5, 0.25, 0.25])
+    assert found.values("probability_near_hull_25_mev_generated")[:3] == pytest.approx([0.375, 0.125, 0.125])
+    assert found.values("probability_near_hull_25_mev_wbm")[:3] == pytest.approx([0.625, 0.375, 0.375])
     assert found.values("probability_stable_generated")[:3] == pytest.approx([0.25, 0.0, 0.0])
     assert found.values("probability_stable_wbm")[:3] == pytest.approx([0.5, 0.25, 0.25])
     assert np.isnan(found.values("probability_stable_generated")[3:8]).all()  # the fourth stopped early
