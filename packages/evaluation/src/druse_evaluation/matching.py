@@ -121,6 +121,22 @@ class OrderedMatcher:
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
                 return False
 
+    def rms_distance(self, a: Comparable, b: Comparable) -> float | None:
+        """How far the sites of two crystals that ``fit`` are apart, after the best superposition.
+
+        Returns:
+            Root mean square in units of (volume per atom)^(1/3), pymatgen's ``get_rms_dist``; None without a match.
+        """
+        if a.key != b.key or not comparable_cells(a.structure, b.structure, ltol=self.ltol, scale=self.scale):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = self._pymatgen.get_rms_dist(a.structure, b.structure)
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+                return None
+        return None if found is None else float(found[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class OrderDisorderMatcher:

@@ -138,6 +138,11 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
         "no crystal of the reference is the same structure, whatever its elements; null where it is undecided",
     ),
     "prototype_id": (pa.string(), "a crystal of the reference that is the same structure but for its elements"),
+    "prototype_rms": (
+        pa.float64(),
+        "root mean square distance of the sites from those of that crystal, the elements renamed, in units of (volume "
+        "per atom)^(1/3); null where it could not be had",
+    ),
     "sun_metastable": (pa.bool_(), "metastable, unique and novel"),
     "sun_stable": (pa.bool_(), "stable, unique and novel"),
     "initial": (_STRUCTURE, "the crystal as given: lattice rows in Å, fractional coordinates, atomic numbers"),
@@ -148,10 +153,9 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
 SCHEMA = pa.schema([pa.field(name, kind, metadata={"meaning": text}) for name, (kind, text) in COLUMNS.items()])
 
 
-_LATER = tuple(
-    f"probability_{metric}_{against}"
-    for metric in ("near_hull_50_mev", "near_hull_25_mev")
-    for against in CALIBRATED_ON
+_LATER = (
+    *(f"probability_near_hull_{bound}_mev_{against}" for bound in (50, 25) for against in CALIBRATED_ON),
+    "prototype_rms",
 )
 """Columns that came after the others: a table without them is read all the same."""
 
