@@ -73,6 +73,21 @@ def test_how_close_a_crystal_is_to_its_prototype():
     assert known.nearest(layers) is None
 
 
+def test_needles_end_within_seconds():
+    """A vector as long as the longest of such a cell would be one of millions."""
+    rng = np.random.default_rng(0)
+    salts = np.repeat([11, 17], 2)
+    needles = [
+        Crystal(lattice=np.diag([length, 0.5, 0.5]), frac_coords=rng.random((4, 3)), atomic_numbers=salts)
+        for length in (300.0, 310.0)
+    ]
+    began = time.perf_counter()
+    for prune in (True, False):
+        known = KnownPrototypes(needles, ["a", "b"], standard_form=True, prune=prune)  # whose reduction takes seconds
+        assert known.matches(as_is(needles[0])) == ["a"]
+    assert time.perf_counter() - began < 5
+
+
 def test_another_anonymous_formula_is_another_structure_type():
     fluorite = Crystal(
         lattice=5.46 * np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]),

@@ -9,7 +9,7 @@ import numpy as np
 from druse_crystal.crystal import Crystal
 from jaxtyping import Float, Int
 
-from druse_evaluation.matching import Comparable, FormulaKey, OrderedMatcher, as_is, formula_key
+from druse_evaluation.matching import Comparable, FormulaKey, OrderedMatcher, as_is, comparable_cells, formula_key
 from druse_evaluation.renaming import Undecided, renamed_match
 
 type AnonymousKey = tuple[int, ...]
@@ -187,6 +187,10 @@ def _mappable(crystal: Comparable, matcher: OrderedMatcher) -> Callable[[Compara
 
     def mappable(known: Comparable) -> bool:
         nonlocal radius, vectors, coefficients, norms, directions
+        if np.array_equal(known.structure.lattice.matrix, crystal.structure.lattice.matrix):
+            return True
+        if not comparable_cells(crystal.structure, known.structure, ltol=matcher.ltol, scale=matcher.scale):
+            return False  # the matcher would not search either, and there may be too many vectors to look at
         target = _cell(known, matcher)
         lengths = np.linalg.norm(target, axis=1)
         if widest * lengths.max() > radius:
