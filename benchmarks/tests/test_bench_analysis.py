@@ -26,6 +26,7 @@ def found() -> Assessment:
 def test_facts(found):
     numbers = facts(found)
     assert numbers["crystals"] == 4
+    assert numbers["force_calls"] == 3 * 21 + 4  # steps, and one call more for each crystal as given
     assert numbers["unique_after"] == {"4": 0.5}  # rock salt twice, and a cell that is lost
     assert numbers["space_groups"] == {225: 2, 221: 1}
     assert numbers["elements"] == {"Na": 3, "Cl": 3, "K": 1, "Br": 1}
@@ -44,6 +45,10 @@ def test_record_of_two_sets(found, tmp_path):
     assert (folder / "picture.png").stat().st_size > 10_000
     content = json.loads((folder / "analysis.json").read_text())
     assert set(content["inputs"]) == {"one", "none"}
+    assert set(content["timings"]) == {"reading", "facts", "picture"}
+    assert content["settings"]["sets"]["one"]["matcher"] == "ordered"
+    assert content["settings"]["sets"]["one"]["reference"] == "small world"
+    assert content["settings"]["sets"]["one"].keys() >= {"judge", "weights", "reference_files"}
     assert content["results"]["none"]["crystals"] == 0
 
 

@@ -18,6 +18,8 @@ from druse_benchmarks.calibration import (
 )
 from druse_crystal.console import Display
 from druse_crystal.manifest import Manifest
+from druse_energetics.reference import load_reference
+from druse_energetics.weights import weights_digests
 
 ELEMENTS = (3, 8, 26, 29)
 
@@ -85,11 +87,22 @@ def test_salts_with_labels(tmp_path):
         return calibration(path, config, **options, display=Display(quiet=True), manifest=Manifest())
 
     folder = run()
-    rows = json.loads((folder / "calibration.json").read_text())["results"]["rows"]
+    content = json.loads((folder / "calibration.json").read_text())
+    rows = content["results"]["rows"]
+    kept = (tmp_path / "work" / "sevennet-0.jsonl").read_text()
+    steps = [line["n_steps"] for line in map(json.loads, kept.splitlines()) if "row" in line]
+    assert content["results"]["force_calls"] == {"sevennet-0": sum(steps) + 24}
+    assert content["reference_files"] == load_reference("embedded").files
+    assert content["weights"] == weights_digests(["sevennet-0"])
+    assert content["weights"].keys() == {"sevennet-0"}
+    assert content["timings"].keys() == {"relaxation, sevennet-0", "hull, sevennet-0", "fits"}
+    assert content["settings"]["matcher"] is None
+    assert not content["times_are_of_the_last_part_only"]
     assert [row["n"] for row in rows] == [24] * 3
     assert rows[0]["mae"] < 0.05
-    kept = (tmp_path / "work" / "sevennet-0.jsonl").read_text()
-    run()
+    again = json.loads((run() / "calibration.json").read_text())
+    assert again["times_are_of_the_last_part_only"]
+    assert again["results"]["force_calls"] == content["results"]["force_calls"]
     assert (tmp_path / "work" / "sevennet-0.jsonl").read_text() == kept
     assert "sevennet-0, line and composition" in (folder / "table.md").read_text()
 

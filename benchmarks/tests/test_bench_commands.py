@@ -10,6 +10,7 @@ from druse_benchmarks.cli import app
 from druse_benchmarks.structure_prediction import matches
 from druse_crystal import Crystal
 from druse_crystal.dataset import load_embedded
+from druse_energetics.digests import digests
 from druse_scores import has_bfloat16
 from typer.testing import CliRunner
 
@@ -68,6 +69,7 @@ def test_analysis(here):
     assert {name: found["crystals"] for name, found in results.items()} == {"known": 6, "substituted": 6}
     assert results["known"]["unique_and_novel_after"]["6"] == 0
     assert results["substituted"]["energy_above_hull"]
+    assert results["substituted"]["force_calls"] >= 6
 
 
 def test_calibration(here):
@@ -187,7 +189,11 @@ def test_magnets(here, tiny_adapted):
 
 
 def test_hull(here):
-    results = check(run("hull", "--smoke", "--quiet"), here / "hull", "hull")["results"]
+    content = check(run("hull", "--smoke", "--quiet"), here / "hull", "hull")
+    results = content["results"]
+    assert content["inputs"] == digests("hull.parquet")
+    assert content["timings"].keys() == {"druse", "pymatgen"}
+    assert results["force_calls"] == 0
     assert results["largest_difference"] <= 1e-6
     assert sum(row["queries"] for row in results["milliseconds_by_elements"].values()) == 20
 

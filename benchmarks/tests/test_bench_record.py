@@ -4,7 +4,15 @@ import math
 import numpy as np
 import pytest
 from druse_benchmarks.drawing import canvas
-from druse_benchmarks.record import judged_and_expected, markdown_table, plain, write_record, write_section
+from druse_benchmarks.record import (
+    JUDGED_BY,
+    judged_and_expected,
+    made_alike,
+    markdown_table,
+    plain,
+    write_record,
+    write_section,
+)
 
 
 def test_json_holds_no_nan_and_no_folders():
@@ -56,6 +64,41 @@ def test_a_readme_without_the_section_stays_as_it_is(tmp_path, text):
 
 def test_markdown_table():
     assert markdown_table(["", "n"], [["x", "1"]]) == "|  | n |\n| --- | ---: |\n| x | 1 |\n"
+
+
+def test_files_of_other_hashes_do_not_stand_side_by_side():
+    relaxation = {"potential": "sevennet-0", "fmax": 0.05, "max_steps": 500}
+
+    def content(name="mine", **judge):
+        same = dict.fromkeys(JUDGED_BY) | {"judge": "sevennet-0", "reference": name}
+        return {"judge": same | judge, "settings": {"relaxation": relaxation}}
+
+    files = {"mine.parquet": "a1", "corrections-sevennet-0.json": "c3"}
+    weights = {"sevennet-0": "w"}
+    new = content(reference_files=files, weights=weights, judges=[])
+    alike = [
+        content(),  # from before there were hashes
+        content(reference_files={}, weights={}),
+        content(reference_files=files, weights=weights),
+        content(
+            reference_files=files | {"energies-chgnet.parquet": "e5"},
+            weights=weights | {"chgnet": "v"},
+            judges=["chgnet"],
+        ),
+    ]
+    different = [
+        content(name="other"),
+        content(reference_files=files | {"mine.parquet": "b2"}, weights=weights),
+        content(reference_files={"yours.parquet": "a1", "corrections-sevennet-0.json": "c3"}),
+        content(reference_files=files | {"hull.parquet": "h"}),
+        content(reference_files=files, weights={"sevennet-0": "x"}),
+    ]
+    for other in alike:
+        assert made_alike(new, other)
+        assert made_alike(other, new)
+    for other in different:
+        assert not made_alike(new, other)
+        assert not made_alike(other, new)
 
 
 def test_a_rate_about_the_hull_as_judged_and_expected():

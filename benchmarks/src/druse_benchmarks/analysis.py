@@ -25,11 +25,12 @@ from matplotlib.figure import Figure
 from pymatgen.core import Element
 
 from druse_benchmarks.drawing import COLORS, canvas
-from druse_benchmarks.record import markdown_table, write_record
+from druse_benchmarks.record import machine_load, markdown_table, write_record
 
 NAME = "analysis"
 N_GROUPS = 12
 N_ELEMENTS = 30
+JUDGED_WITH = ("judge", "judges", "weights", "reference", "reference_files", "n_known_structures", "matcher")
 COUNTS = (10, 100, 250, 500, 1000, 2500, 5000, 10_000)
 
 Sets = Mapping[str, Assessment]
@@ -56,15 +57,24 @@ def analysis(tables: Mapping[str, Path], *, out: Path, display: Display, manifes
     for name, path in tables.items():
         display.say(f"{name}: {path}")
         file = path / "crystals.parquet" if path.is_dir() else path
-        sets[name] = Assessment.read(file)
-        manifest.inputs[name] = file_hash(file)
-    manifest.results |= {name: facts(found) for name, found in sets.items()}
+        with manifest.stage("reading"):
+            sets[name] = Assessment.read(file)
+            manifest.inputs[name] = file_hash(file)
+    manifest.settings["sets"] = {
+        name: {key: found.metadata.get(key) for key in JUDGED_WITH} for name, found in sets.items()
+    }
+    with manifest.stage("facts"):
+        manifest.results |= {name: facts(found) for name, found in sets.items()}
+    with manifest.stage("picture"):
+        drawn = picture(sets)
+    document = manifest.as_dict()
+    document["machine"] |= machine_load()
     return write_record(
         out,
         NAME,
-        documents={NAME: manifest.as_dict()},
+        documents={NAME: document},
         table=_table(manifest.results, sets),
-        picture=picture(sets),
+        picture=drawn,
         caption="Distributions of relaxed crystals: displacement, hull, repeats, symmetry, size, density, elements",
     )
 
@@ -91,10 +101,11 @@ def facts(found: Assessment) -> dict[str, Any]:
     Returns:
         quantiles of displacement (Å), energy above hull (eV/atom) and density (g/cm³); shares of all crystals that are
         unique and new after so many; the commonest space groups; crystals by number of atoms and of elements, and by
-        element.
+        element; force calls that their relaxations took.
     """
     return {
         "crystals": len(found),
+        "force_calls": calls(found),
         "rmsd": _quantiles(found.values("rmsd")),
         "energy_above_hull": _quantiles(found.trusted_distances()),
         "density": _quantiles(densities(found)),
@@ -105,6 +116,13 @@ def facts(found: Assessment) -> dict[str, Any]:
         "num_elements": dict(sorted(Counter(sizes(found, "num_elements")).items())),
         "elements": dict(elements(found).most_common()),
     }
+
+
+def calls(found: Assessment) -> int:
+    """Force calls of all relaxations, as ``druse_energetics.relaxation.force_calls`` counts them."""
+    steps = found.values("n_steps")
+    refused = np.isnan(steps) | ((steps == 0) & np.isnan(found.values("initial_energy")))
+    return int((steps[~refused] + 1).sum())
 
 
 def densities(found: Assessment) -> Float64[np.ndarray, " m"]:

@@ -5,7 +5,7 @@ composition) is fitted without one group of crystals, a generator for example, a
 chosen in the same way inside of what is left.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from druse_energetics.calibration import HUBER_WIDTH, JudgeError, judge_error
 from druse_energetics.labelled_structures import LabelledStructures, RelaxedRow, judge_rows, relax_rows
 from druse_energetics.reference import load_reference
 from druse_energetics.robust import huber_fit
+from druse_energetics.weights import weights_digests
 from jaxtyping import Float64
 from matplotlib.figure import Figure
 
@@ -112,14 +113,18 @@ def calibration(
     Raises:
         ValueError: for a table without the columns, or too few crystals or groups.
     """
+    resumed = any(work.glob("*.jsonl"))
     structures = LabelledStructures.read(table)
     dft = np.array([np.nan if value is None else value for value in structures.column(config.label)], dtype=np.float64)
     groups = structures.column(config.group)
     order = np.random.default_rng(config.seed).permutation(len(structures)).tolist()[: config.limit]
-    relaxed = _relax(structures, order, config, work, display)
-    above = {}
+    relaxed, calls = _relax(structures, order, config, work, display, manifest)
+    above, reference_files = {}, {}
     for name, rows in relaxed.items():
-        above[name] = judge_rows(rows, load_reference("embedded", potential=name))
+        with manifest.stage(f"hull, {name}"):
+            reference = load_reference("embedded", potential=name)
+            above[name] = judge_rows(rows, reference)
+        reference_files |= reference.files
         display.say(f"{name}: {len(above[name])} of {len(rows)} judged")
     first = config.judges[0]
 
@@ -133,12 +138,13 @@ def calibration(
             fractions=_fractions([crystal for crystal in crystals if crystal is not None]),
         )
 
-    alone = together([first])
-    values = predictions(alone, [first])
-    rows = [_row(name, found, alone) for name, found in values.items()]
-    if len(config.judges) > 1:
-        data = together(config.judges)
-        rows += [_row(name, found, data) for name, found in predictions(data, config.judges).items()]
+    with manifest.stage("fits"):
+        alone = together([first])
+        values = predictions(alone, [first])
+        rows = [_row(name, found, alone) for name, found in values.items()]
+        if len(config.judges) > 1:
+            data = together(config.judges)
+            rows += [_row(name, found, data) for name, found in predictions(data, config.judges).items()]
     manifest.seed = config.seed
     manifest.settings |= {
         "label": config.label,
@@ -149,11 +155,16 @@ def calibration(
         "relaxation": "the first judge from the structures as given, the others from where it ended; FIRE, Frechet "
         "cell filter, fmax 0.05 eV/Å, at most 500 steps",
         "reference": "embedded",
+        "matcher": None,  # no two crystals are compared
         "penalties": list(PENALTIES),
     }
     manifest.inputs["table"] = structures.digest
-    manifest.results |= {"rows": rows, "dft": alone.dft.tolist()}
-    document = manifest.as_dict()
+    manifest.results |= {"rows": rows, "dft": alone.dft.tolist(), "force_calls": calls}
+    document: dict[str, Any] = manifest.as_dict() | {
+        "times_are_of_the_last_part_only": resumed,
+        "reference_files": reference_files,
+        "weights": weights_digests(config.judges),
+    }
     document["machine"] |= machine_load()
     return write_record(
         out,
@@ -166,10 +177,16 @@ def calibration(
 
 
 def _relax(
-    structures: LabelledStructures, order: Sequence[int], config: CalibrationConfig, work: Path, display: Display
-) -> dict[str, dict[int, RelaxedRow]]:
-    """Relaxed rows of each judge."""
+    structures: LabelledStructures,
+    order: Sequence[int],
+    config: CalibrationConfig,
+    work: Path,
+    display: Display,
+    manifest: Manifest,
+) -> tuple[dict[str, dict[int, RelaxedRow]], dict[str, int]]:
+    """Relaxed rows of each judge, and the force calls that they took, those of earlier parts of the run included."""
     relaxed: dict[str, dict[int, RelaxedRow]] = {}
+    calls = {}
     for name in config.judges:
         settings = {"potential": name, "table": structures.digest}
         if relaxed:
@@ -180,8 +197,16 @@ def _relax(
         else:
             crystals = structures.crystals(order)
         display.say(f"{name}: {len(crystals)} crystals")
-        relaxed[name] = relax_rows(name, crystals, Journal(work / f"{name}.jsonl", "relaxations", settings))
-    return relaxed
+        journal = Journal(work / f"{name}.jsonl", "relaxations", settings)
+        with manifest.stage(f"relaxation, {name}"):
+            relaxed[name] = relax_rows(name, crystals, journal)
+        calls[name] = _force_calls(line for line in journal.lines if line["row"] in relaxed[name])
+    return relaxed, calls
+
+
+def _force_calls(lines: Iterable[Mapping[str, Any]]) -> int:
+    """As many as steps and one more for each crystal, but none for one that was left without a step or an energy."""
+    return sum(line["n_steps"] + 1 for line in lines if line["n_steps"] > 0 or np.isfinite(line["energy"]))
 
 
 def _fractions(crystals: Sequence[Crystal]) -> Float64[np.ndarray, "b z"]:

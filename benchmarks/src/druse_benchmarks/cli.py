@@ -294,6 +294,7 @@ def hull(
 
     with user_errors("druse-bench hull"):
         from druse_crystal.manifest import Manifest
+        from druse_energetics.digests import digests
         from druse_energetics.reference import load_hull
 
         from druse_benchmarks.hull import HullConfig
@@ -304,7 +305,11 @@ def hull(
         config = HullConfig(num=num, num_elements=num_elements, seed=seed)
         with Display(quiet=quiet) as display:
             folder = run(
-                config=config, phases=load_hull(), out=out_folder(out, smoke), display=display, manifest=Manifest()
+                config=config,
+                phases=load_hull(),
+                out=out_folder(out, smoke),
+                display=display,
+                manifest=Manifest(inputs=digests("hull.parquet")),
             )
         typer.echo(folder / "table.md")
 

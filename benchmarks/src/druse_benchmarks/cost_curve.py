@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.findings import MEASURES, Finding, measure
-from druse_benchmarks.record import judged_by, markdown_table, write_record
+from druse_benchmarks.record import judged_by, made_alike, markdown_table, write_record
 
 RESAMPLES = 1000
 ORDER = ("druse", "druse-screened", "substitution", "iterated-substitution", "ion-exchange", "pyxtal", "airss")
@@ -128,7 +128,7 @@ def write_costs(out: Path, name: str, *, like: str, display: Display) -> Path:
     files = sorted(file for file in folder.glob("*.json") if file.stem != "rates")
     contents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
     for other in list(contents):
-        if _alike(contents[other]) != _alike(contents[like]):
+        if not made_alike(contents[other], contents[like], made_by=_made_by):
             display.warn(f"{folder / (other + '.json')} has another judge, seed or machine than {like} and stays out")
             del contents[other]
     costs = sorted((Costs.read(content) for content in contents.values()), key=lambda c: _rank(c.name))
@@ -148,7 +148,7 @@ def _rank(name: str) -> tuple[int, str]:
     return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
-def _alike(content: Mapping[str, Any]) -> list[Any]:
+def _made_by(content: Mapping[str, Any]) -> list[Any]:
     timing = content["results"]["timing"]
     return [*judged_by(content), *(timing[key] for key in ("processor", "threads")), content["seed"]]
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.findings import MEASURES, Finding, measure
-from druse_benchmarks.record import judged_by, markdown_table, write_record
+from druse_benchmarks.record import judged_by, made_alike, markdown_table, write_record
 
 ON_HULL = 0.005
 """eV/atom; relaxations of one structure by several methods end within this of each other, so that all of them count."""
@@ -107,7 +107,7 @@ def write_exploration(out: Path, name: str, *, hull: ConvexHull, like: Mapping[s
     contents = []
     for file in sorted((out / name).glob("*/*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))
-        if _alike(content) == _alike(like):
+        if made_alike(content, like, made_by=_made_by):
             contents.append(content)
         else:
             display.warn(f"{file} has another judge, budget or seed than this run and stays out of the table")
@@ -122,7 +122,7 @@ def write_exploration(out: Path, name: str, *, hull: ConvexHull, like: Mapping[s
     )
 
 
-def _alike(content: Mapping[str, Any]) -> list[Any]:
+def _made_by(content: Mapping[str, Any]) -> list[Any]:
     return [*judged_by(content), *(content["settings"][key] for key in ("budget", "seed"))]
 
 

@@ -56,7 +56,7 @@ def hull(*, config: HullConfig, phases: ConvexHull, out: Path, display: Display,
         phases: the phases of this hull are given to both.
         out: folder of all results.
         display: shows progress.
-        manifest: receives the protocol.
+        manifest: receives the protocol; has the hash of the phases' file among its inputs.
 
     Returns:
         the folder of the record.
@@ -67,11 +67,13 @@ def hull(*, config: HullConfig, phases: ConvexHull, out: Path, display: Display,
     compositions, energies = _known(phases, config.num_elements)
     asked = questions(compositions, config)
     display.say(f"{len(compositions)} phases: Druse")
-    ours, built = _timed(lambda: ConvexHull(compositions, energies))
-    distances, times = _each(lambda c, e: ours.energy_above_hull(c, e), asked)
+    with manifest.stage("druse"):
+        ours, built = _timed(lambda: ConvexHull(compositions, energies))
+        distances, times = _each(lambda c, e: ours.energy_above_hull(c, e), asked)
     display.say(f"{len(compositions)} phases: pymatgen (minutes for tens of thousands)")
     entries = [PDEntry(c, e * c.num_atoms) for c, e in zip(compositions, energies, strict=True)]
-    theirs, their_built = _timed(lambda: PatchedPhaseDiagram(entries))
+    with manifest.stage("pymatgen"):
+        theirs, their_built = _timed(lambda: PatchedPhaseDiagram(entries))
 
     def distance(composition: Composition, energy: float) -> float:
         entry = PDEntry(composition, energy * composition.num_atoms)
@@ -79,16 +81,24 @@ def hull(*, config: HullConfig, phases: ConvexHull, out: Path, display: Display,
         assert above is not None  # pymatgen would have raised
         return float(above)
 
-    expected, their_times = _each(distance, asked)
+    with manifest.stage("pymatgen"):
+        expected, their_times = _each(distance, asked)
     largest = float(np.abs(np.subtract(distances, expected)).max())
     if largest > AGREEMENT:
         raise RuntimeError(f"the distances to the hull differ by up to {largest:.1e} eV/atom")
     manifest.seed = config.seed
-    manifest.settings |= {"num": config.num, "num_elements": config.num_elements, "threads": 1}
+    manifest.settings |= {
+        "num": config.num,
+        "num_elements": config.num_elements,
+        "threads": 1,
+        "judge": None,  # random energies are asked about
+        "matcher": None,  # no two crystals are compared
+    }
     manifest.results |= {
         "phases": len(compositions),
         "chemical_systems_of_pymatgen": len(theirs.spaces),
         "largest_difference": largest,
+        "force_calls": 0,
         "seconds": {
             "druse": {"construction": built, "queries": sum(times)},
             "pymatgen": {"construction": their_built, "queries": sum(their_times)},

@@ -105,13 +105,49 @@ def processor() -> str:
 
 
 JUDGED_BY = ("judge", "reference", "n_known_structures", "matcher", "symprec", "residual", "calibrations")
-"""What has to be the same for two rates to stand side by side; further judges and levels of novelty add rows only."""
+"""What has to be the same for two rates to stand side by side; further judges and levels of novelty add rows only.
+
+The same is asked of the hashes of reference and weights, see ``made_alike``."""
 
 
 def judged_by(content: Mapping[str, Any]) -> list[Any]:
-    """Judge and relaxation of a JSON file: numbers of files in which these differ do not stand side by side."""
+    """Judge and relaxation of a JSON file, by name: see ``made_alike``."""
     judge, relaxation = content["judge"], content["settings"]["relaxation"]
     return [*(judge[key] for key in JUDGED_BY), *(relaxation[key] for key in ("potential", "fmax", "max_steps"))]
+
+
+def made_alike(
+    one: Mapping[str, Any],
+    other: Mapping[str, Any],
+    *,
+    made_by: Callable[[Mapping[str, Any]], list[Any]] = judged_by,
+) -> bool:
+    """Whether the numbers of two JSON files may stand side by side.
+
+    Names and settings have to be the same, and where both files have the hashes of the reference and of the judge's
+    weights, these too. Older files have none.
+
+    Args:
+        one: content of a file.
+        other: content of another one.
+        made_by: of a file, what has to be the same.
+    """
+    return made_by(one) == made_by(other) and _same_files(one["judge"], other["judge"])
+
+
+def _same_files(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether reference and weights have the same hashes, or one of the files does not tell."""
+    weights = [judge.get("weights", {}).get(judge["judge"]) for judge in (one, other)]
+    if None not in weights and weights[0] != weights[1]:
+        return False
+    mine, theirs = one.get("reference_files"), other.get("reference_files")
+    if not mine or not theirs:
+        return True
+    if any(theirs[name] != digest for name, digest in mine.items() if name in theirs):
+        return False
+    # only references of further judges may be missing on the other side
+    more = [(one, mine.keys() - theirs.keys()), (other, theirs.keys() - mine.keys())]
+    return all(judge.get("judges") or not names for judge, names in more)
 
 
 def read_alike(
@@ -136,7 +172,7 @@ def read_alike(
     files = {name: folder / f"{name}.json" for name in names}
     there = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
     for name in list(there):
-        if made_by(there[name]) != made_by(there[like]):
+        if not made_alike(there[name], there[like], made_by=made_by):
             display.warn(f"{files[name]} was {made} in another way than {like} and stays out of the table")
             del there[name]
     return there

@@ -20,7 +20,7 @@ from druse_evaluation.table import Assessment
 from matplotlib.figure import Figure
 
 from druse_benchmarks.drawing import COLORS, MARKED, canvas
-from druse_benchmarks.record import judged_by, machine_load, plain, write_record
+from druse_benchmarks.record import machine_load, made_alike, plain, write_record
 from druse_benchmarks.sources import CLASSICAL, Source
 
 NAME = "unconditional"
@@ -130,7 +130,7 @@ def merge(out: Path, *, like: str, display: Display) -> None:
     folder = out / NAME
     contents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
     for name in list(contents):
-        if judged_by(contents[name]) != judged_by(contents[like]):
+        if not made_alike(contents[name], contents[like]):
             display.warn(
                 f"{folder / (name + '.json')} was judged in another way than {like} and stays out of the table"
             )

@@ -174,6 +174,9 @@ def test_orderings_of_a_known_alloy_are_not_novel_to_the_published_matcher(refer
 def test_structure_types_of_other_elements(assessment):
     assert assessment.strings("prototype_id")[:4] == ["rock salt", None, None, "rock salt"]
     assert assessment.flags("new_prototype")[:4].tolist() == [False, True, True, False]
+    assert assessment.values("prototype_rms")[[0, 3]] == pytest.approx(0, abs=1e-6)
+    assert np.isnan(assessment.values("prototype_rms")[1:3]).all()
+    assert "rock salt, sites 0.000 (V/N)^(1/3) off" in render_report(assessment)
     values = {m.metric.name: m.value for m in measure(assessment)}
     assert values["new_prototype"] == Rate(1, len(CANDIDATES))
     assert values["sun_new_prototype"] == Rate(1, len(CANDIDATES))
@@ -347,6 +350,9 @@ def test_calibrated_judges(reference):
     assert found.values("energy_above_hull_calibrated_wbm")[:3] == pytest.approx([0.0, 0.05, 0.05])
     assert found.values("probability_metastable_generated")[:3] == pytest.approx([0.75, 0.5, 0.5])
     assert found.values("probability_metastable_wbm")[:3] == pytest.approx([1.0, 0.75, 0.75])
+    assert found.values("probability_near_hull_50_mev_generated")[:3] == pytest.approx([0.5, 0.25, 0.25])
+    assert found.values("probability_near_hull_25_mev_generated")[:3] == pytest.approx([0.375, 0.125, 0.125])
+    assert found.values("probability_near_hull_25_mev_wbm")[:3] == pytest.approx([0.625, 0.375, 0.375])
     assert found.values("probability_stable_generated")[:3] == pytest.approx([0.25, 0.0, 0.0])
     assert found.values("probability_stable_wbm")[:3] == pytest.approx([0.5, 0.25, 0.25])
     assert np.isnan(found.values("probability_stable_generated")[3:8]).all()  # the fourth stopped early

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from druse_crystal.convert import from_pymatgen, to_pymatgen
 from druse_crystal.crystal import Crystal
-from druse_evaluation.matching import OrderDisorderMatcher, OrderedMatcher, displacement, formula_key
+from druse_evaluation.matching import (
+    Displacement,
+    OrderDisorderMatcher,
+    OrderedMatcher,
+    displacement,
+    formula_key,
+)
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -170,6 +176,27 @@ def pathological():
         yield pytest.param(a, b, id=name)
     same = Crystal(lattice=4 * np.eye(3), frac_coords=np.full((8, 3), 0.1), atomic_numbers=np.full(8, 11))
     yield pytest.param(same, same, id="all in one place")
+
+
+@pytest.mark.parametrize(("a", "b"), list(pathological()))
+def test_a_crystal_matches_itself_whatever_its_cell(a, b):
+    for matcher in (OrderedMatcher(), OrderDisorderMatcher()):
+        assert matcher.fit(matcher.prepare(a), matcher.prepare(a.replace()))
+        assert first_occurrences([a, a.replace()], matcher=matcher) == [0, 0]
+        assert KnownStructures([b, a], ["b", "a"], matcher=matcher).matches(a)[-1] == "a"
+    ordered = OrderedMatcher()
+    assert ordered.rms_distance(ordered.prepare(a), ordered.prepare(a.replace())) == 0
+    assert displacement(a, a.replace()) == Displacement(rmsd=0.0, matched=True)
+
+
+def test_needles_with_other_atoms_are_still_too_much_work():
+    """What the search would take minutes for is different, unless it is equal to the last bit."""
+    a, b = next(iter(pathological())).values
+    matcher = OrderedMatcher()
+    nearly = a.replace(frac_coords=(a.frac_coords + 1e-6) % 1.0)
+    assert not matcher.fit(matcher.prepare(a), matcher.prepare(nearly))
+    assert not matcher.fit(matcher.prepare(a), matcher.prepare(b))
+    assert not matcher.fit(matcher.prepare(a), matcher.prepare(a.replace(atomic_numbers=a.atomic_numbers[::-1])))
 
 
 @pytest.mark.parametrize(("a", "b"), list(pathological()))

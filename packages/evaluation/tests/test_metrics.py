@@ -3,6 +3,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from druse_evaluation.estimate import Average, Rate
 from druse_evaluation.funnel import funnel
@@ -71,7 +72,11 @@ def assessment():
             "new_prototype": above != 0.3,
             "probability_metastable_generated": p / 2,
             "probability_stable_generated": p / 4,
+            "probability_near_hull_50_mev_generated": p / 2.5,
+            "probability_near_hull_25_mev_generated": p / 3,
             "probability_metastable_wbm": p,
+            "probability_near_hull_50_mev_wbm": p / 1.25,
+            "probability_near_hull_25_mev_wbm": p / 1.5,
             "probability_stable_wbm": p / 2,
             "rmsd": above + 0.1,
             "relaxation_energy_per_atom": -((above + 0.2) ** 2),
@@ -138,7 +143,8 @@ def test_calibrated_rates_are_sums_of_probabilities(assessment):
 
 def test_every_rate_about_the_hull_is_measured_as_judged_and_by_both_calibrations(assessment):
     values = {m.metric.name: m.value.as_dict() for m in measure(assessment)}
-    for name, count in {"metastable": 4, "stable": 1, "sun": 2, "strict_sun": 1}.items():
+    counts = {"metastable": 4, "near_hull_50_mev": 3, "near_hull_25_mev": 2, "stable": 1, "sun": 2, "strict_sun": 1}
+    for name, count in counts.items():
         assert values[name]["count"] == count
         hopeful = values[f"{name}_calibrated_wbm"]["count"]
         assert hopeful > 0
@@ -146,6 +152,9 @@ def test_every_rate_about_the_hull_is_measured_as_judged_and_by_both_calibration
     labels = {m.metric.name: m.metric.label for m in measure(assessment)}
     assert labels["metastable_calibrated_generated"] == "metastable (calibrated on generated crystals)"
     assert labels["metastable_calibrated_wbm"] == "metastable (calibrated on substituted crystals, WBM)"
+    chances = 0.9 + 0.6 + 0.5 + 0.8 + 0.1
+    assert values["near_hull_50_mev_calibrated_wbm"]["count"] == pytest.approx(chances / 1.25)
+    assert values["near_hull_25_mev_calibrated_wbm"]["count"] == pytest.approx(chances / 1.5)
 
 
 def test_stricter_kinds_of_new_are_calibrated_too(assessment):
@@ -161,8 +170,13 @@ def test_stricter_kinds_of_new_are_calibrated_too(assessment):
 
 
 def test_every_rate_as_judged_has_its_calibrated_values():
-    judged = [m for m in METRICS if m.label.endswith("(as judged)") and not m.name.startswith("near_hull")]
-    assert len(judged) == 8
+    judged = [m for m in METRICS if m.label.endswith("(as judged)")]
+    assert len(judged) == 10
+    about_the_hull = {m.name for m in METRICS if "stable" in m.name or "sun" in m.name or "near_hull" in m.name}
+    alone = about_the_hull - {
+        name for m in judged for name in (found.name for found in as_judged_and_calibrated(m.name))
+    }
+    assert alone == {"sun_agreed", "dynamically_stable"}  # of two judges together, and not about the hull
     for metric in judged:
         found = as_judged_and_calibrated(metric.name)
         assert [m.against for m in found] == [None, "generated", "wbm"], metric.name
@@ -243,6 +257,24 @@ def test_sets_measured_before_a_metric_came_have_an_empty_cell(assessment):
     assert "37.5 %" in rows["≤ 0.05 eV/atom above hull (as judged)"]
     assert rows["energy drop on relaxation"].split("|")[2].strip() == ""
     assert as_markdown({"old": before}).count("\n") == len(before) + 3
+
+
+def test_tables_from_before_the_rates_near_the_hull_were_calibrated_do_not_show_them_as_nothing(assessment, tmp_path):
+    assessment.write(tmp_path / "new.parquet")
+    table = pq.read_table(tmp_path / "new.parquet")
+    later = [name for name in table.schema.names if name.startswith(("probability_near_hull", "prototype_rms"))]
+    assert len(later) == 5
+    pq.write_table(table.drop_columns(later), tmp_path / "old.parquet")
+    old = Assessment.read(tmp_path / "old.parquet")
+    assert old.absent == set(later)
+    assert old.table.schema.names == assessment.table.schema.names
+    values = {m.metric.name: m.value for m in measure(old)}
+    expected = {m.metric.name: m.value for m in measure(Assessment.read(tmp_path / "new.parquet"))}
+    assert expected.keys() - values.keys() == {
+        f"near_hull_{bound}_mev_calibrated_{against}" for bound in (50, 25) for against in ("generated", "wbm")
+    }
+    for name, value in values.items():
+        assert str(value) == str(expected[name]), name
 
 
 def test_uncalibrated_judges_and_empty_references_show_no_such_rates(assessment):

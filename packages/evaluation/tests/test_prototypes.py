@@ -14,7 +14,7 @@ from druse_evaluation import renaming
 from druse_evaluation.matching import OrderedMatcher, as_is
 from druse_evaluation.novelty_levels import NoveltyLevels
 from druse_evaluation.prototypes import KnownPrototypes, anonymous_key
-from druse_evaluation.renaming import Undecided, matches_renamed, rename, renamings
+from druse_evaluation.renaming import Undecided, rename, renamed_match, renamings
 from druse_evaluation.testing import salt, simple_cubic_salt, small_reference
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
@@ -49,6 +49,43 @@ def test_salts_of_other_elements_are_the_same_structure_type():
     exchanged = simple_cubic_salt(4.1).replace(atomic_numbers=np.array([35, 19]))
     assert known.first_match(exchanged) == "caesium chloride"
     assert len(known) == 2
+
+
+def test_how_close_a_crystal_is_to_its_prototype():
+    """Caesium chloride with the anion moved by 0.02 a along [100]: half of it each, after the best superposition."""
+    known = KnownPrototypes([salt(5.64), simple_cubic_salt(4.1)], ["rock salt", "caesium chloride"])
+    exact = known.nearest(salt(6.6, cation=19, anion=35))
+    assert exact is not None
+    assert exact.id == "rock salt"
+    assert exact.rms == pytest.approx(0, abs=1e-6)
+    moved = simple_cubic_salt(5.0).replace(
+        frac_coords=np.array([[0, 0, 0], [0.52, 0.5, 0.5]]), atomic_numbers=np.array([35, 19])
+    )
+    near = known.nearest(moved)
+    assert near is not None
+    assert near.id == "caesium chloride"
+    assert near.rms == pytest.approx(0.01 * 2 ** (1 / 3), rel=1e-6)
+    as_named = moved.replace(atomic_numbers=np.array([11, 17]))
+    assert known.distance(as_named, "caesium chloride") == pytest.approx(near.rms)
+    assert known.distance(as_named, "rock salt") is None
+    assert known.distance(as_named, "somebody else's") is None
+    layers = moved.replace(lattice=np.diag([3.0, 3.0, 9.0]))
+    assert known.nearest(layers) is None
+
+
+def test_needles_end_within_seconds():
+    """A vector as long as the longest of such a cell would be one of millions."""
+    rng = np.random.default_rng(0)
+    salts = np.repeat([11, 17], 2)
+    needles = [
+        Crystal(lattice=np.diag([length, 0.5, 0.5]), frac_coords=rng.random((4, 3)), atomic_numbers=salts)
+        for length in (300.0, 310.0)
+    ]
+    began = time.perf_counter()
+    for prune in (True, False):
+        known = KnownPrototypes(needles, ["a", "b"], standard_form=True, prune=prune)  # whose reduction takes seconds
+        assert known.matches(as_is(needles[0])) == ["a"]
+    assert time.perf_counter() - began < 5
 
 
 def test_another_anonymous_formula_is_another_structure_type():
@@ -139,7 +176,9 @@ def test_many_equal_counts_are_decided_like_by_trying_all_renamings():
         slow = {n for n in names if matcher.fit(a, rename(b, n, a.key))}
         tried = set(renamings(a, b, matcher))
         assert slow <= tried < set(names)
-        assert matches_renamed(a, b, matcher) == bool(slow)
+        match = renamed_match(a, b, matcher)
+        assert (match is not None) == bool(slow)
+        assert match is None or matcher.fit(a, match)
         verdicts.append(bool(slow))
     assert {True, False} == set(verdicts)
 

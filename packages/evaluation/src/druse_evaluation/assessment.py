@@ -23,12 +23,12 @@ from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.novelty_levels import NoveltyLevels
 from druse_evaluation.opinion import Opinion, opinion_facts
 from druse_evaluation.plausibility import plausibility
-from druse_evaluation.table import CALIBRATED_ON, Assessment
+from druse_evaluation.table import CALIBRATED_BOUNDS, CALIBRATED_ON, Assessment
 from druse_evaluation.validity import composition_valid, structure_valid
 
-METASTABLE = 0.1
+METASTABLE = CALIBRATED_BOUNDS["metastable"]
 """eV/atom above the hull; MatterGen's bound for "stable", called metastable here."""
-STABLE = 0.0
+STABLE = CALIBRATED_BOUNDS["stable"]
 """eV/atom; on the hull or below it."""
 DOUBTFUL = -0.3
 """eV/atom; deeper below the hull, an error of the judge is likelier than a discovery: of 10,664 substituted compounds
@@ -290,11 +290,12 @@ def _add_calibrated(rows: Sequence[dict[str, Any]], calibrations: Mapping[str, C
     above = np.array([row["energy_above_hull"] for row in judged])
     for name, calibration in calibrations.items():
         expected = np.asarray(calibration.predicted_dft(above))
-        metastable, stable = (np.asarray(calibration.probability(above, bound)) for bound in (METASTABLE, STABLE))
+        chances = {
+            metric: np.asarray(calibration.probability(above, bound)) for metric, bound in CALIBRATED_BOUNDS.items()
+        }
         for i, row in enumerate(judged):
             row[f"energy_above_hull_calibrated_{name}"] = expected[i]
-            row[f"probability_metastable_{name}"] = metastable[i]
-            row[f"probability_stable_{name}"] = stable[i]
+            row.update({f"probability_{metric}_{name}": chance[i] for metric, chance in chances.items()})
 
 
 def _set_facts(

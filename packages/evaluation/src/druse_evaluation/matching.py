@@ -64,8 +64,9 @@ class Matcher(Protocol):
 class OrderedMatcher:
     """Same structure up to symmetry, choice of cell, origin and (``scale``) volume, with tolerances.
 
-    The defaults are MatterGen's matcher for ordered crystals (Zeni et al., Nature 639, 624 (2025)). Cells whose
-    comparison would take longer than seconds (see ``MAX_LATTICE_MAPPINGS``) match nothing.
+    The defaults are MatterGen's matcher for ordered crystals (Zeni et al., Nature 639, 624 (2025)). Equal numbers are
+    the same structure without a search. Cells whose comparison would take longer than seconds (see
+    ``MAX_LATTICE_MAPPINGS``) match nothing else.
 
     Attributes:
         ltol: largest relative difference of cell lengths.
@@ -112,6 +113,8 @@ class OrderedMatcher:
         """True if both are the same structure."""
         if a.key != b.key or len(a.structure) != len(b.structure):
             return False
+        if _equal(a.structure, b.structure):
+            return True
         if not comparable_cells(a.structure, b.structure, ltol=self.ltol, scale=self.scale):
             return False
         with warnings.catch_warnings():
@@ -120,6 +123,24 @@ class OrderedMatcher:
                 return bool(self._pymatgen.fit(a.structure, b.structure, skip_structure_reduction=True))
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
                 return False
+
+    def rms_distance(self, a: Comparable, b: Comparable) -> float | None:
+        """How far the sites of two crystals that ``fit`` are apart, after the best superposition.
+
+        Returns:
+            Root mean square in units of (volume per atom)^(1/3), pymatgen's ``get_rms_dist``; None without a match.
+        """
+        if a.key == b.key and _equal(a.structure, b.structure):
+            return 0.0
+        if a.key != b.key or not comparable_cells(a.structure, b.structure, ltol=self.ltol, scale=self.scale):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = self._pymatgen.get_rms_dist(a.structure, b.structure)
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+                return None
+        return None if found is None else float(found[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +270,8 @@ def displacement(relaxed: Crystal, initial: Crystal) -> Displacement:
     if formula_key(relaxed) != formula_key(initial):
         return nothing
     structures = to_pymatgen(relaxed), to_pymatgen(initial)
+    if _equal(*structures):
+        return Displacement(rmsd=0.0, matched=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -266,6 +289,15 @@ def displacement(relaxed: Crystal, initial: Crystal) -> Displacement:
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):
             found = None
     return nothing if found is None else Displacement(rmsd=float(found[0]) * length, matched=True)
+
+
+def _equal(a: Structure, b: Structure) -> bool:
+    """Whether two structures have the same cell and the same atoms in the same order, to the last bit."""
+    return (
+        np.array_equal(a.lattice.matrix, b.lattice.matrix)
+        and a.atomic_numbers == b.atomic_numbers
+        and np.array_equal(a.frac_coords, b.frac_coords)
+    )
 
 
 def comparable_cells(a: Structure, b: Structure, *, ltol: float, scale: bool) -> bool:

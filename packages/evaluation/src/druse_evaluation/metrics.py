@@ -14,11 +14,11 @@ import numpy as np
 from druse_evaluation.estimate import Average, Rate
 from druse_evaluation.plausibility import TESTS
 from druse_evaluation.statuses import exists
-from druse_evaluation.table import CALIBRATED_ON, Assessment
+from druse_evaluation.table import CALIBRATED_BOUNDS, CALIBRATED_ON, Assessment
 
 _CALIBRATED = "_calibrated_"
-NEAR_HULL = (0.05, 0.025)
-"""eV/atom above the hull; bounds between metastable (0.1) and stable (0) at which rates are counted as well."""
+NEAR_HULL = tuple(name for name in CALIBRATED_BOUNDS if name.startswith("near_hull"))
+"""Rates at bounds between metastable (0.1 eV/atom) and stable (0), by name."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ def metastable_rate(a: Assessment) -> Rate:
     return rate(a, "metastable")
 
 
-def near_hull_rate(a: Assessment, *, bound: float) -> Rate:
-    """At most ``bound`` eV/atom above the hull, as judged, doubtful ones left out."""
-    return Rate(int((a.trusted_distances() <= bound).sum()), len(a))
+def near_hull_rate(a: Assessment, *, name: str) -> Rate:
+    """At most so many eV/atom above the hull, as judged, doubtful ones left out; ``name`` is one of ``NEAR_HULL``."""
+    return Rate(int((a.trusted_distances() <= CALIBRATED_BOUNDS[name]).sum()), len(a))
 
 
 def stable_rate(a: Assessment) -> Rate:
@@ -167,7 +167,11 @@ def new_prototype_sun_rate(a: Assessment) -> Rate:
 
 
 def agreed_sun_rate(a: Assessment) -> Rate:
-    """Unique, novel, and at most 0.1 eV/atom above the own hull of every judge."""
+    """Unique, novel, and at most 0.1 eV/atom above the own hull of every judge.
+
+    It has no calibrated value: a calibration gives the chance by one judge on the hull of DFT, and there is none of
+    several judges on hulls of their own. The product of their chances would take their errors for independent.
+    """
     return rate(a, "metastable_to_all", "unique", "novel")
 
 
@@ -184,6 +188,11 @@ def strict_sun_rate(a: Assessment) -> Rate:
 def calibrated_metastable_rate(a: Assessment, *, against: str = "generated") -> Rate:
     """At most 0.1 eV/atom above the hull, as DFT is expected to find."""
     return expected_rate(a, f"probability_metastable_{against}")
+
+
+def calibrated_near_hull_rate(a: Assessment, *, name: str, against: str = "generated") -> Rate:
+    """At most so many eV/atom above the hull, as DFT is expected to find; ``name`` is one of ``NEAR_HULL``."""
+    return expected_rate(a, f"probability_{name}_{against}")
 
 
 def calibrated_stable_rate(a: Assessment, *, against: str = "generated") -> Rate:
@@ -350,13 +359,15 @@ METRICS: tuple[Metric, ...] = (
         calibrated_metastable_rate,
     ),
     *(
-        Metric(
-            f"near_hull_{1000 * bound:.0f}_mev",
-            f"≤ {bound:g} eV/atom above hull (as judged)",
+        metric
+        for name in NEAR_HULL
+        for metric in _as_judged_and_calibrated(
+            name,
+            f"≤ {CALIBRATED_BOUNDS[name]:g} eV/atom above hull",
             "closer than metastable",
-            partial(near_hull_rate, bound=bound),
+            partial(near_hull_rate, name=name),
+            partial(calibrated_near_hull_rate, name=name),
         )
-        for bound in NEAR_HULL
     ),
     *_as_judged_and_calibrated(
         "stable", "stable", "at most 0 eV/atom above the hull", stable_rate, calibrated_stable_rate
@@ -417,9 +428,10 @@ def as_judged_and_calibrated(*names: str) -> list[Metric]:
 def measure(assessment: Assessment) -> list[Measured]:
     """All metrics that the assessment has facts for.
 
-    Calibrated ones need that calibration of the judge and, where crystals are judged at all, a converged one among
-    them; those about novelty need known structures, those about relaxation that at least one crystal was moved,
-    those about a shake that at least one crystal was shaken, and those about modes that somebody asked for them.
+    Calibrated ones need that calibration of the judge, the columns of its chances (older tables lack some) and, where
+    crystals are judged at all, a converged one among them; those about novelty need known structures, those about
+    relaxation that at least one crystal was moved, those about a shake that at least one crystal was shaken, and those
+    about modes that somebody asked for them.
     """
     calibrations = assessment.calibrated_on()
     known = assessment.metadata.get("n_known_structures", 0) > 0
@@ -441,6 +453,7 @@ def measure(assessment: Assessment) -> list[Measured]:
         Measured(metric, metric.compute(assessment))
         for metric in METRICS
         if (metric.against is None or metric.against in calibrations)
+        and f"probability_{metric.judged}_{metric.against}" not in assessment.absent
         and (known or metric.judged not in needs_known)
         and (trained or metric.judged not in needs_training)
         and (judges or metric.name not in needs_judges)

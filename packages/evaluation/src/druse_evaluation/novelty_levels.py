@@ -7,7 +7,7 @@ from druse_energetics.reference import Reference
 
 from druse_evaluation.matching import OrderDisorderMatcher
 from druse_evaluation.novelty import KnownStructures
-from druse_evaluation.prototypes import KnownPrototypes
+from druse_evaluation.prototypes import KnownPrototypes, Prototype
 from druse_evaluation.renaming import Undecided
 
 
@@ -28,6 +28,9 @@ class NoveltyLevels:
     def facts(self, crystal: Crystal, *, novel: bool, match_id: str | None) -> dict[str, Any]:
         """Values of the columns ``novel_order_disorder``, ``novel_to_training``, ``new_prototype`` and their ids.
 
+        ``prototype_rms`` says how close the crystal is to its prototype, which costs one comparison more where there is
+        one.
+
         Where the structure type cannot be decided, ``new_prototype`` is None and ``message`` says why.
 
         Args:
@@ -35,19 +38,23 @@ class NoveltyLevels:
             novel: whether the ordered matcher finds it among no known crystals; what it finds, the others find too.
             match_id: the known crystal that it found.
         """
-        prototype, ordering = match_id, match_id
+        ordering = match_id
+        prototype: Prototype | None = None
         undecided = ""
+        prepared = self.prototypes.matcher.prepare(crystal)  # both matchers compare the same reduced cell
         if novel:
-            prepared = self.prototypes.matcher.prepare(crystal)  # both matchers compare the same reduced cell
             ordering = self.orderings.first_match(prepared)
             try:
-                prototype = self.prototypes.first_match(prepared)
+                prototype = self.prototypes.nearest(prepared)
             except Undecided as reason:
                 undecided = f"its structure type is undecided: {reason}"
+        elif match_id is not None:
+            prototype = Prototype(id=match_id, rms=self.prototypes.distance(prepared, match_id))
         facts: dict[str, Any] = {
             "novel_order_disorder": ordering is None,
             "new_prototype": None if undecided else prototype is None,
-            "prototype_id": None if prototype is None else str(prototype),
+            "prototype_id": None if prototype is None else str(prototype.id),
+            "prototype_rms": None if prototype is None else prototype.rms,
         }
         if undecided:
             facts["message"] = undecided

@@ -20,7 +20,8 @@ TESTS = ("charge balance", "bond lengths", "coordination")
 class Plausibility:
     """Chemical facts about one crystal, and which tests it fails. It is information: nothing is filtered by it.
 
-    Whether its structure type is known is a question to the reference: see ``druse_evaluation.prototypes``.
+    Which known prototype is close, and how close, is a question to the reference: ``druse_evaluation.prototypes``, and
+    the columns ``prototype_id`` and ``prototype_rms`` of an assessment.
 
     Attributes:
         charge_balance: how oxidation states explain the composition, see ``druse_evaluation.charge_balance``; None if

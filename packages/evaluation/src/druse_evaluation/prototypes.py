@@ -3,13 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from druse_crystal.crystal import Crystal
 from jaxtyping import Float, Int
 
-from druse_evaluation.matching import Comparable, FormulaKey, OrderedMatcher, as_is, formula_key
-from druse_evaluation.renaming import Undecided, matches_renamed
+from druse_evaluation.matching import Comparable, FormulaKey, OrderedMatcher, as_is, comparable_cells, formula_key
+from druse_evaluation.renaming import Undecided, renamed_match
 
 type AnonymousKey = tuple[int, ...]
 
@@ -60,6 +61,7 @@ class KnownPrototypes:
         self.standard_form = standard_form
         self.prune = prune
         self._crystals = crystals
+        self._positions = {str(name): i for i, name in reversed(list(enumerate(self.ids)))}
         self._by_formula: dict[AnonymousKey, list[int]] = defaultdict(list)
         for i, crystal in enumerate(crystals):
             self._by_formula[anonymous_key(formula_key(crystal))].append(i)
@@ -74,7 +76,26 @@ class KnownPrototypes:
         Raises:
             Undecided: if none is found, and too many renamings of one of them would have to be tried to exclude it.
         """
-        return next(self._matches(crystal), None)
+        return next((self.ids[position] for position, _ in self._matches(crystal)), None)
+
+    def nearest(self, crystal: Crystal | Comparable) -> "Prototype | None":
+        """What ``first_match`` finds, with how far the crystal is from it; None if its structure type is new.
+
+        Raises:
+            Undecided: as ``first_match`` does.
+        """
+        if isinstance(crystal, Crystal):
+            crystal = self.matcher.prepare(crystal)
+        for position, renamed in self._matches(crystal):
+            return Prototype(id=self.ids[position], rms=self.matcher.rms_distance(crystal, renamed))
+        return None
+
+    def distance(self, crystal: Crystal | Comparable, name: str) -> float | None:
+        """How far a crystal is from the known one of that name, as it is called: see ``Prototype.rms``."""
+        if isinstance(crystal, Crystal):
+            crystal = self.matcher.prepare(crystal)
+        position = self._positions.get(name)
+        return None if position is None else self.matcher.rms_distance(crystal, self._prepare(position))
 
     def matches(self, crystal: Crystal | Comparable) -> list[Hashable]:
         """Ids of all known crystals of the same structure type, those with the most similar cell first.
@@ -82,9 +103,10 @@ class KnownPrototypes:
         Raises:
             Undecided: if too many renamings of one of them would have to be tried to know.
         """
-        return list(self._matches(crystal))
+        return [self.ids[position] for position, _ in self._matches(crystal)]
 
-    def _matches(self, crystal: Crystal | Comparable) -> Iterator[Hashable]:
+    def _matches(self, crystal: Crystal | Comparable) -> Iterator[tuple[int, Comparable]]:
+        """Positions of the known crystals that match, and these with their elements renamed."""
         if isinstance(crystal, Crystal):
             crystal = self.matcher.prepare(crystal)
         group = self._group(anonymous_key(crystal.key)).get(len(crystal.structure))
@@ -96,8 +118,9 @@ class KnownPrototypes:
         for i in order:
             position, known = group.members[i]
             try:
-                if mappable(known) and matches_renamed(crystal, known, self.matcher):
-                    yield self.ids[position]
+                renamed = renamed_match(crystal, known, self.matcher) if mappable(known) else None
+                if renamed is not None:
+                    yield position, renamed
             except Undecided as reason:
                 undecided = Undecided(f"whether {self.ids[position]} has its structure is not known: {reason}")
         if undecided is not None:
@@ -108,11 +131,28 @@ class KnownPrototypes:
         if key not in self._groups:
             by_size: dict[int, list[tuple[int, Comparable]]] = defaultdict(list)
             for i in self._by_formula.get(key, ()):
-                crystal = self._crystals[i]
-                known = as_is(crystal) if self.standard_form else self.matcher.prepare(crystal)
+                known = self._prepare(i)
                 by_size[len(known.structure)].append((i, known))
             self._groups[key] = {size: _Group(members) for size, members in by_size.items()}
         return self._groups[key]
+
+    def _prepare(self, position: int) -> Comparable:
+        crystal = self._crystals[position]
+        return as_is(crystal) if self.standard_form else self.matcher.prepare(crystal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prototype:
+    """A known crystal whose structure type another one has.
+
+    Attributes:
+        id: its name.
+        rms: root mean square distance of the sites after the best superposition, the elements renamed and the volumes
+            made equal (if the matcher does so), in units of (volume per atom)^(1/3); None if it could not be had.
+    """
+
+    id: Hashable
+    rms: float | None
 
 
 class _Group:
@@ -147,6 +187,10 @@ def _mappable(crystal: Comparable, matcher: OrderedMatcher) -> Callable[[Compara
 
     def mappable(known: Comparable) -> bool:
         nonlocal radius, vectors, coefficients, norms, directions
+        if np.array_equal(known.structure.lattice.matrix, crystal.structure.lattice.matrix):
+            return True
+        if not comparable_cells(crystal.structure, known.structure, ltol=matcher.ltol, scale=matcher.scale):
+            return False  # the matcher would not search either, and there may be too many vectors to look at
         target = _cell(known, matcher)
         lengths = np.linalg.norm(target, axis=1)
         if widest * lengths.max() > radius:

@@ -37,13 +37,16 @@ def rename(crystal: Comparable, names: Names, key: FormulaKey) -> Comparable:
     return Comparable(key, structure)
 
 
-def matches_renamed(crystal: Comparable, known: Comparable, matcher: OrderedMatcher) -> bool:
-    """Whether ``matcher`` finds ``known`` the same as ``crystal`` under some new names of its elements.
+def renamed_match(crystal: Comparable, known: Comparable, matcher: OrderedMatcher) -> Comparable | None:
+    """``known`` with new names of its elements under which ``matcher`` finds it the same as ``crystal``.
 
     Args:
         crystal: as it is.
         known: of the same anonymous formula; its elements are renamed.
         matcher: its tolerances decide.
+
+    Returns:
+        The first one found, None if there is none.
 
     Raises:
         Undecided: if none of ``MAX_RENAMINGS`` renamings matches and there are more that could.
@@ -51,9 +54,10 @@ def matches_renamed(crystal: Comparable, known: Comparable, matcher: OrderedMatc
     for tried, names in enumerate(renamings(crystal, known, matcher)):
         if tried == MAX_RENAMINGS:
             raise Undecided(f"more than {MAX_RENAMINGS} ways to rename its elements would have to be compared")
-        if matcher.fit(crystal, rename(known, names, crystal.key)):
-            return True
-    return False
+        renamed = rename(known, names, crystal.key)
+        if matcher.fit(crystal, renamed):
+            return renamed
+    return None
 
 
 def renamings(crystal: Comparable, known: Comparable, matcher: OrderedMatcher) -> Iterator[Names]:

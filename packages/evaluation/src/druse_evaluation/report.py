@@ -61,6 +61,7 @@ _SHOWN: tuple[tuple[str, str, int | None], ...] = (
     ("novel", "novel", None),
     ("match_id", "same as", None),
     ("prototype_id", "structure type of", None),
+    ("prototype_rms", "how far from it", 3),
     ("status", "status", None),
     ("message", "message", None),
 )
@@ -319,6 +320,9 @@ def _chemistry_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         shown.append(("bonds", facts["coordination"]))
     if facts["dimensionality"] is not None:
         shown.append(("bonded in", _DIRECTIONS[facts["dimensionality"]]))
+    if facts["prototype_id"] is not None:
+        far = "" if facts["prototype_rms"] is None else f", sites {facts['prototype_rms']:.3f} (V/N)^(1/3) off"
+        shown.append(("structure type of", f"{facts['prototype_id']}{far}"))
     return shown
 
 

@@ -25,6 +25,14 @@ _STRUCTURE = pa.struct(
 CALIBRATED_ON: dict[str, str] = {"generated": "generated crystals", "wbm": "substituted crystals, WBM"}
 """What a judge is calibrated on, in words: the cautious end first, the hopeful one after it."""
 
+CALIBRATED_BOUNDS: dict[str, float] = {
+    "metastable": 0.1,
+    "near_hull_50_mev": 0.05,
+    "near_hull_25_mev": 0.025,
+    "stable": 0.0,
+}
+"""eV/atom above the hull; the rates about it, by the name of their metric, for which a calibration gives a chance."""
+
 _SENTENCES = pa.list_(pa.string())
 
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
@@ -89,8 +97,10 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
         for against, crystals in CALIBRATED_ON.items()
         for name, meaning in (
             ("energy_above_hull_calibrated_{}", "eV/atom, expected from DFT for such a judgement"),
-            ("probability_metastable_{}", "chance that DFT finds at most 0.1 eV/atom"),
-            ("probability_stable_{}", "chance that DFT finds at most 0 eV/atom"),
+            *(
+                (f"probability_{metric}_{{}}", f"chance that DFT finds at most {bound:g} eV/atom")
+                for metric, bound in CALIBRATED_BOUNDS.items()
+            ),
         )
     },
     "metastable": (pa.bool_(), "at most 0.1 eV/atom above the hull, as judged"),
@@ -128,6 +138,11 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
         "no crystal of the reference is the same structure, whatever its elements; null where it is undecided",
     ),
     "prototype_id": (pa.string(), "a crystal of the reference that is the same structure but for its elements"),
+    "prototype_rms": (
+        pa.float64(),
+        "root mean square distance of the sites from those of that crystal, the elements renamed, in units of (volume "
+        "per atom)^(1/3); null where it could not be had",
+    ),
     "sun_metastable": (pa.bool_(), "metastable, unique and novel"),
     "sun_stable": (pa.bool_(), "stable, unique and novel"),
     "initial": (_STRUCTURE, "the crystal as given: lattice rows in Å, fractional coordinates, atomic numbers"),
@@ -138,6 +153,13 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
 SCHEMA = pa.schema([pa.field(name, kind, metadata={"meaning": text}) for name, (kind, text) in COLUMNS.items()])
 
 
+_LATER = (
+    *(f"probability_near_hull_{bound}_mev_{against}" for bound in (50, 25) for against in CALIBRATED_ON),
+    "prototype_rms",
+)
+"""Columns that came after the others: a table without them is read all the same."""
+
+
 @dataclass(frozen=True, eq=False)
 class Assessment:
     """Facts about crystals: a row for every crystal that was asked for, also for those that never came to be.
@@ -145,10 +167,12 @@ class Assessment:
     Attributes:
         table: columns as in ``COLUMNS``; null where a fact could not be established.
         metadata: judge, reference, hashes of both (not in old tables), matcher, error of the judge; plain JSON values.
+        absent: columns that the file of an older version did not have; null in ``table``, and nobody asked for them.
     """
 
     table: pa.Table
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -235,7 +259,7 @@ class Assessment:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Assessment":
-        """Read what ``write`` wrote.
+        """Read what ``write`` wrote; columns that were added since are null and listed as ``absent``.
 
         Raises:
             ValueError: if the file is no table of facts, or one of another version; the sentence names it.
@@ -247,12 +271,16 @@ class Assessment:
         stored = (table.schema.metadata or {}).get(b"druse_assessment")
         if stored is None:
             raise ValueError(f"{path} is not a table of facts about crystals: make one with druse-evaluate evaluate")
-        if table.schema.names != SCHEMA.names:
+        absent = frozenset(_LATER) - set(table.schema.names)
+        if table.schema.names != [name for name in SCHEMA.names if name not in absent]:
             raise ValueError(
                 f"{path} was written by another version of Druse, with other columns: run the same command again, "
                 "which keeps finished relaxations"
             )
-        return cls(table, json.loads(stored))
+        for position, entry in enumerate(SCHEMA):
+            if entry.name in absent:
+                table = table.add_column(position, entry, pa.nulls(len(table), entry.type))
+        return cls(table, json.loads(stored), absent)
 
 
 def _as_lists(crystal: Crystal) -> dict[str, list]:
