@@ -101,8 +101,6 @@ def test_a_masked_atom_is_no_crystal():
         num_atoms=torch.tensor([1, 2]),
     )
     assert batch.select([0]).to_crystals()[0].atomic_numbers.tolist() == [100]
-    with pytest.raises(
-        ValueError, match="crystal 1 of the batch: an atom has the number 101, which stands for no"
-    ):
+    with pytest.raises(ValueError, match="crystal 1 of the batch: an atom has the number 101, which stands for no"):
         batch.to_crystals()
     assert batch.crystals_or_none()[1] is None
