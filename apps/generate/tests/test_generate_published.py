@@ -108,3 +108,32 @@ def test_a_name_is_imported_once(model, tmp_path, monkeypatch):
     result = run("generate", "--model", "mattergen_bass", "--num", 1, "--out", tmp_path / "c")
     assert result.exit_code == 2
     assert "mattergen_bass" in result.stderr
+
+
+def test_an_interrupted_run_of_the_published_sampler_goes_on_as_if_it_had_not_been(model, tmp_path):
+    """Crystals depend on their batch there: batches are those of the whole run, and their size belongs to it."""
+    (tmp_path / "c.yaml").write_text("batch_pairs: 50\n")
+    common = ["generate", "--model", model, "--sampler", "published", "--steps", 3, "--num-atoms", "3-5", "--quiet"]
+
+    def draw(out, *options):
+        return run(*common, "--num", 7, "--config", tmp_path / "c.yaml", *options, "--out", tmp_path / out)
+
+    def lines(out):
+        found = map(json.loads, (tmp_path / out / "generated.jsonl").read_text().splitlines()[1:])
+        return {line["index"]: line for line in found}
+
+    assert draw("whole").exit_code == 0
+    whole = (tmp_path / "whole" / "generated.jsonl").read_text().splitlines(keepends=True)
+    for kept in (2, 4, 5):
+        (tmp_path / f"{kept}").mkdir()
+        (tmp_path / f"{kept}" / "generated.jsonl").write_text("".join(whole[: 1 + kept]))
+        assert draw(f"{kept}").exit_code == 0
+        assert lines(f"{kept}") == lines("whole")
+    (tmp_path / "c.yaml").write_text("batch_pairs: 10000\n")
+    refused = draw("whole")
+    assert refused.exit_code == 2
+    assert "batch_pairs 50, now 10000" in " ".join(refused.stderr.split())
+    assert draw("other").exit_code == 0
+    assert lines("other") != lines("whole")  # so that the comparison above says something
+    more = run(*common, "--num", 8, "--config", tmp_path / "c.yaml", "--out", tmp_path / "other")
+    assert "num 7, now 8" in " ".join(more.stderr.split())

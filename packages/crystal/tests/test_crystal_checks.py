@@ -91,3 +91,16 @@ def test_what_is_no_crystal_in_a_batch_is_none():
     assert [c and c.atomic_numbers.tolist() for c in crystals] == [[3], None, [19]]
     with pytest.raises(ValueError, match="crystal 1 of the batch"):
         flat.to_crystals()
+
+
+def test_a_masked_atom_is_no_crystal():
+    batch = CrystalBatch(
+        lattice=5 * torch.eye(3).expand(2, 3, 3),
+        frac_coords=torch.rand(3, 3),
+        atomic_numbers=torch.tensor([100, 8, 101]),
+        num_atoms=torch.tensor([1, 2]),
+    )
+    assert batch.select([0]).to_crystals()[0].atomic_numbers.tolist() == [100]
+    with pytest.raises(ValueError, match="crystal 1 of the batch: an atom has the number 101, which stands for no"):
+        batch.to_crystals()
+    assert batch.crystals_or_none()[1] is None

@@ -86,6 +86,11 @@ class SamplerConfig:
         )
 
     @property
+    def by_batch(self) -> bool:
+        """Whether a crystal depends on the others of its batch, as in the published code."""
+        return self.grid == "published"
+
+    @property
     def evaluations(self) -> int:
         """Network evaluations for one crystal."""
         return self.steps * (1 + self.corrector_steps)
@@ -156,7 +161,7 @@ class GenerateConfig:
         steering: what is rewarded on the way.
         sampler: how to draw.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
-            decides speed and memory, not the result.
+            decides speed and memory, and the result only of the published sampler (``SamplerConfig.by_batch``).
         mixed_precision: multiply the network's matrices in bfloat16, which needs hardware that has such products.
     """
 

@@ -1,6 +1,6 @@
 """Draw crystals from a checkpoint."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,17 +50,20 @@ def generate(
     wishes: Wishes,
     indices: Sequence[int],
     *,
+    finished: Container[int] = (),
     reward: Reward | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[list[Draw]]:
     """Draw crystals; each batch is yielded as soon as it is ready.
 
     A crystal depends on the seed, its index, the model, the sampler and what was asked for, and, up to rounding, not on
-    the batch.
+    the batch; with the published sampler also on the others of its batch (``SamplerConfig.by_batch``).
 
     Args:
         wishes: what to draw, and the model that draws it (``planning.check``).
-        indices: numbers of the crystals in the run, each once.
+        indices: numbers of the crystals in the run, each once; all that belong to it, where crystals depend on their
+            batch.
+        finished: of these the crystals that are there already; batches in which all are are not drawn.
         reward: that ``config.steering`` steers by.
         on_progress: called after every step with the number of crystals done, a fraction for those under way.
     """
@@ -71,6 +74,8 @@ def generate(
     done, sizes = 0, np.array([plan.num_atoms for plan in plans], dtype=int)
     for bucket in size_buckets(sizes, pair_budget=max(1, config.batch_pairs // particles)):
         asked = [plans[i] for i in bucket]
+        if all(plan.index in finished for plan in asked):
+            continue
         batch = [plan for plan in asked for _ in range(particles)]
         streams = torch.tensor([plan.index + k * _PARTICLE for plan in asked for k in range(particles)])
 

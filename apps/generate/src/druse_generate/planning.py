@@ -17,6 +17,7 @@ from druse_guidance import (
     AllowedElements,
     ClassifierFreeGuidance,
     ElementCounts,
+    PublishedElements,
     RequiredElements,
     Target,
 )
@@ -189,9 +190,11 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
     weights = _weights(checkpoint, config, sizes, targets)
     sites, sites_warning = _sites(checkpoint, config, seed, dict(zip(sizes, weights, strict=True)), allowed)
     model: ScoreModel = checkpoint.network
+    if targets and isinstance(checkpoint.network, PairNetwork):
+        model = AdaptedNetwork(checkpoint.network, adapters).to(device).eval()
+    if config.sampler.grid == "published":
+        model = PublishedElements(model, checkpoint.elements)
     if targets:
-        if isinstance(checkpoint.network, PairNetwork):
-            model = AdaptedNetwork(checkpoint.network, adapters).to(device).eval()
         asked = config.properties
         model = ClassifierFreeGuidance(model=model, scale=asked.guidance, interval=asked.interval)
     return Wishes(

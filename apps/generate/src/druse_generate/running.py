@@ -72,8 +72,9 @@ def draw_into(
         settings["steering"] |= {"of": rewards_depend_on}
     elif reward is not None:
         settings["steering"] |= {"hash": file_hash(Path(str(config.steering.reward).rpartition(":")[0]))}
-    # more crystals of the same run, or another batch size, give the same crystals
-    left_out = {"num", "batch_pairs", *(name for name in REQUESTS if not getattr(config, name).restricts)}
+    left_out = {name for name in REQUESTS if not getattr(config, name).restricts}
+    if not config.sampler.by_batch:  # more crystals of the same run, or another batch size, give the same crystals
+        left_out |= {"num", "batch_pairs"}
     left_out |= set() if config.mixed_precision else {"mixed_precision"}
     decisive = {name: value for name, value in settings.items() if name not in left_out}
     folder = writable_folder(folder)
@@ -100,13 +101,14 @@ def draw_into(
         display.say(f"{there} of {config.num} crystals are there already")
 
     def tell(done: float) -> None:
-        display.update("generation", there + done, config.num)
+        display.update("generation", min(there + done, config.num), config.num)
 
     tell(0)
     with manifest.stage("generation"):
-        missing = [i for i in range(config.num) if i not in draws]
-        for batch in generate(wishes, missing, reward=reward, on_progress=tell):
-            for draw in batch:
+        there_before = frozenset(draws)
+        indices = [i for i in range(config.num) if config.sampler.by_batch or i not in there_before]
+        for batch in generate(wishes, indices, finished=there_before, reward=reward, on_progress=tell):
+            for draw in (draw for draw in batch if draw.index not in there_before):
                 line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
                 steered = {"reward": draw.reward, "rewards": draw.rewards, "gradients": draw.gradients}
                 journal.keep(line if draw.reward is None else line | steered)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from druse_crystal.crystal import Crystal
 
+LARGEST_ATOMIC_NUMBER = 100
+"""Of an atom that a diffusion process draws; what lies above stands for a masked atom."""
+
 
 def size_buckets(num_atoms: np.ndarray, *, pair_budget: int, max_batch: int | None = None) -> list[np.ndarray]:
     """Positions of crystals, smallest crystals first, cut into batches of similar size.
@@ -133,7 +136,8 @@ class CrystalBatch:
         """The crystals of the batch.
 
         Raises:
-            ValueError: if one of them is not a valid ``Crystal`` (see there); the sentence names its position.
+            ValueError: if one of them is not a valid ``Crystal`` (see there) or has an atom that is masked or of an
+                element that no process draws; the sentence names its position.
         """
         lattice = self.lattice.detach().double().cpu().numpy()
         counts = self.num_atoms.tolist()
@@ -141,6 +145,11 @@ class CrystalBatch:
         numbers = np.split(self.atomic_numbers.cpu().numpy(), np.cumsum(counts)[:-1])
         crystals = []
         for i in range(len(counts)):
+            if (largest := int(numbers[i].max())) > LARGEST_ATOMIC_NUMBER:
+                raise ValueError(
+                    f"crystal {i} of the batch: an atom has the number {largest}, which stands for no element or a "
+                    "masked one: draw it again"
+                )
             try:
                 crystals.append(Crystal(lattice=lattice[i], frac_coords=coords[i], atomic_numbers=numbers[i]))
             except ValueError as error:

@@ -8,6 +8,7 @@ atom with probability ``1 / (num_steps - k)``; after k steps an atom is masked w
 from dataclasses import dataclass
 
 import torch
+from druse_crystal.batch import LARGEST_ATOMIC_NUMBER
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from druse_diffusion.corruption import Corruption, per_atom, sum_over_atoms
 from druse_diffusion.random import RandomStreams
 
-NUM_ELEMENTS = 100
+NUM_ELEMENTS = LARGEST_ATOMIC_NUMBER
 MASK = NUM_ELEMENTS + 1  # the "atomic number" of a masked atom
 NUM_CLASSES = NUM_ELEMENTS + 1  # class = atomic number - 1; the last class is the mask
 _CERTAIN = 100.0  # a logit above all others by so much is chosen always

@@ -10,6 +10,7 @@ from druse_guidance.known_parts import KnownParts
 from druse_guidance.label_doubts import doubts
 from druse_guidance.own_properties import own_properties
 from druse_guidance.properties import Property
+from druse_guidance.published_elements import PublishedElements
 from druse_guidance.required_elements import RequiredElements
 from druse_guidance.reward_gradient import Gradient, Pull, RewardGradient
 from druse_guidance.steered_process import Reward, SteeredProcess
@@ -27,6 +28,7 @@ __all__ = [
     "Gradient",
     "KnownParts",
     "Property",
+    "PublishedElements",
     "Pull",
     "RequiredElements",
     "Reward",

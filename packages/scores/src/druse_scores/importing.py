@@ -7,7 +7,8 @@ from druse_crystal.manifest import file_hash
 
 from druse_scores.checkpoint import Checkpoint
 from druse_scores.gemnet.lightning_file import HUB, PUBLISHED, LightningFileError, fetch, find_file, read_lightning
-from druse_scores.gemnet.published import ForeignWeights, network_of
+from druse_scores.gemnet.published import network_of
+from druse_scores.gemnet.run_settings import RunSettings
 
 
 def import_checkpoint(source: str, *, which: str = "last") -> Checkpoint:
@@ -29,29 +30,21 @@ def import_checkpoint(source: str, *, which: str = "last") -> Checkpoint:
     named = source in PUBLISHED and not Path(source).exists()
     path = fetch(source) if named else find_file(Path(source), which=which)
     file = read_lightning(path)
-    graph = {
-        ours: file.settings[theirs]
-        for ours, theirs in (
-            ("cutoff", "cutoff"),
-            ("max_neighbors", "max_neighbors"),
-            ("max_images", "max_cell_images_per_dim"),
-        )
-        if theirs in file.settings
-    }
+    settings = file.settings or RunSettings()
     try:
-        network = network_of(file.tensors, **graph)
-    except ForeignWeights as error:
+        network = network_of(file.tensors, logarithmic=settings.logarithmic, **settings.graph)
+    except ValueError as error:
         raise LightningFileError(f"{path}: {error}") from error
     return Checkpoint(
         network=network,
         num_atoms=dict(NUM_ATOMS),
         elements=ELEMENTS,
-        given_species=file.settings.get("denoise_atom_types") is False,
+        given_species=settings.given_species,
         provenance={
             "imported": f"{source} of {HUB}" if named else Path(source).name,
             "file": path.name,
             "sha256": file_hash(path),
             **({} if file.epoch is None else {"epoch": file.epoch}),
-            **({"settings": "none beside the file: those of the published models"} if not file.settings else {}),
+            **({"settings": "none beside the file: those of the published models"} if file.settings is None else {}),
         },
     )

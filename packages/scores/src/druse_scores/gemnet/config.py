@@ -1,9 +1,15 @@
 """Sizes of a network, and the properties that it knows."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 KINDS = ("scalar", "log_scalar", "chemical_system", "space_group")
 GRAPHS = ("published", "symmetric")
+_SIZES = (
+    *("num_blocks", "hidden", "trip", "bilinear", "rbf", "cbf", "num_radial", "num_spherical"),
+    *("max_neighbors", "max_images"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,9 @@ class GemNetConfig:
         graph: ``published``: of two atoms that see each other, the later one's neighbours decide; ``symmetric``: an
             edge is there if either atom has it among its nearest, so that the order of the atoms makes no difference.
         properties: that it knows.
+
+    Raises:
+        ValueError: for a size that is no positive whole number, a cutoff that is no positive number, or another graph.
     """
 
     num_blocks: int = 4
@@ -72,6 +81,7 @@ class GemNetConfig:
     properties: tuple[KnownProperty, ...] = ()
 
     def __post_init__(self):
+        check_sizes(vars(self))
         if self.graph not in GRAPHS:
             raise ValueError(f"the graph is {self.graph!r}, it must be one of {', '.join(GRAPHS)}")
 
@@ -84,3 +94,21 @@ class GemNetConfig:
     def adapter_properties(self) -> tuple[KnownProperty, ...]:
         """Those with a branch before each interaction."""
         return tuple(p for p in self.properties if p.adapter)
+
+
+def check_sizes(values: Mapping[str, object]) -> None:
+    """Refuse sizes that make no sense.
+
+    Args:
+        values: of ``GemNetConfig``, some or all; other names are passed over.
+
+    Raises:
+        ValueError: for a size that is no positive whole number, or a cutoff that is no positive number.
+    """
+    for name in _SIZES:
+        value = values.get(name, 1)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}, it must be a positive whole number")
+    cutoff = values.get("cutoff", 1.0)
+    if isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or not 0 < cutoff < math.inf:
+        raise ValueError(f"cutoff is {cutoff!r}, it must be a positive number of Å")

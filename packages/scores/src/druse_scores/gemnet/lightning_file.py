@@ -6,7 +6,7 @@ refuses everything that would run code.
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+
+from druse_scores.gemnet.run_settings import ForeignSettings, RunSettings, run_settings
 
 HUB = "microsoft/mattergen"
 PUBLISHED = (
@@ -30,21 +32,6 @@ PUBLISHED = (
 """Names of the published models."""
 
 _CONFIG = "config.yaml"
-_NETWORKS = ("GemNetTDenoiser", "GemNetTAdapter")
-_BLOCKS = {
-    "rbf": {"name": "gaussian"},
-    "cbf": {"name": "spherical_harmonics"},
-    "envelope": {"name": "polynomial", "exponent": 5},
-    "activation": "swish",
-    "num_before_skip": 1,
-    "num_after_skip": 2,
-    "num_concat": 1,
-    "num_atom": 3,
-    "num_targets": 1,
-    "regress_stress": True,
-    "otf_graph": True,
-}
-"""What no tensor tells and this network has built in; a config that says otherwise is of another network."""
 
 
 class LightningFileError(ValueError):
@@ -57,13 +44,13 @@ class LightningFile:
 
     Attributes:
         tensors: the state dictionary.
-        settings: of the network, from ``config.yaml`` or from the file; empty if neither has any.
+        settings: from ``config.yaml`` or from the file; None if neither has any.
         path: of the file.
         epoch: of training; None if it does not say.
     """
 
     tensors: dict[str, Tensor]
-    settings: dict[str, Any]
+    settings: RunSettings | None
     path: Path
     epoch: int | None = None
 
@@ -120,10 +107,17 @@ def read_lightning(path: Path) -> LightningFile:
     epoch = content.get("epoch")
     return LightningFile(
         tensors={str(name): value for name, value in states.items()},
-        settings=network_settings(settings, path) if settings else {},
+        settings=_understood(settings, path) if settings else None,
         path=path,
         epoch=epoch if isinstance(epoch, int) else None,
     )
+
+
+def _understood(settings: Mapping[str, Any], path: Path) -> RunSettings:
+    try:
+        return run_settings(settings, path)
+    except ForeignSettings as error:
+        raise LightningFileError(str(error)) from error
 
 
 def _beside(path: Path) -> dict[str, Any] | None:
@@ -137,50 +131,6 @@ def _beside(path: Path) -> dict[str, Any] | None:
                 raise LightningFileError(f"{folder / _CONFIG} holds no settings: download or copy it again")
             return content
     return None
-
-
-def network_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The settings of the network among those of a run.
-
-    Raises:
-        LightningFileError: if there are none, or they are of another network.
-    """
-    found: Any = settings
-    for key in ("lightning_module", "diffusion_module", "model"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping):
-        raise LightningFileError(
-            f"the settings of {path} lack lightning_module.diffusion_module.model: they are not those of a MatterGen "
-            "checkpoint"
-        )
-    kind = str(found.get("_target_", "")).rpartition(".")[2]
-    if kind not in _NETWORKS:
-        raise LightningFileError(
-            f"the settings of {path} are of a network {kind!r}, and Druse knows {' and '.join(_NETWORKS)}: this "
-            "checkpoint cannot be imported"
-        )
-    flat = dict(_flat(found))
-    for name, expected in _BLOCKS.items():
-        if name in flat and not _agrees(flat[name], expected):
-            raise LightningFileError(
-                f"the settings of {path} ask for {name} = {flat[name]!r}, and Druse has {expected!r}: this checkpoint "
-                "cannot be imported"
-            )
-    return flat
-
-
-def _agrees(value: Any, expected: Any) -> bool:
-    if isinstance(expected, Mapping) and isinstance(value, Mapping):
-        return all(value.get(key, wanted) == wanted for key, wanted in expected.items())
-    return value == expected
-
-
-def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All settings under their own names, the outer ones last; blocks stay as they are as well."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and name not in _BLOCKS:
-            yield from _flat(value)
-    yield from settings.items()
 
 
 def fetch(name: str) -> Path:

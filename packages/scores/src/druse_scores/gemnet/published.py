@@ -6,7 +6,8 @@ half of the tensors stand there twice, and the centres of the Gaussians a second
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from druse_scores.gemnet.network import GemNet
 
 PREFIX = "diffusion_module.model."
 LOGARITHMIC = ("dft_bulk_modulus", "ml_bulk_modulus")
-"""Properties of which the published code learns the decadic logarithm."""
+"""Properties of which the published models learnt the decadic logarithm."""
 
 type Shapes = dict[str, tuple[int, ...]]
 
@@ -26,7 +27,12 @@ class ForeignWeights(ValueError):
 
 
 def network_of(
-    tensors: Mapping[str, Tensor], *, cutoff: float = 7.0, max_neighbors: int = 50, max_images: int = 5
+    tensors: Mapping[str, Tensor],
+    *,
+    cutoff: float = 7.0,
+    max_neighbors: int = 50,
+    max_images: int = 5,
+    logarithmic: Sequence[str] = LOGARITHMIC,
 ) -> GemNet:
     """The network of a published state dictionary; sizes and properties are read off the tensors.
 
@@ -35,15 +41,19 @@ def network_of(
         cutoff: see ``GemNetConfig``; no tensor tells it, as the next ones.
         max_neighbors: the same.
         max_images: the same.
+        logarithmic: properties of which the decadic logarithm was learnt.
 
     Returns:
         the network, in evaluation mode; it shares the memory of the tensors.
 
     Raises:
-        ForeignWeights: if a tensor is missing, unknown, of another shape or not finite.
+        ForeignWeights: if a tensor is missing, unknown, of another shape or type, or not finite.
+        ValueError: for a setting of the graph that makes no sense.
     """
     tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
-    config = config_of(tensors, cutoff=cutoff, max_neighbors=max_neighbors, max_images=max_images)
+    config = replace(
+        config_of(tensors, logarithmic=logarithmic), cutoff=cutoff, max_neighbors=max_neighbors, max_images=max_images
+    )
     with torch.device("meta"):  # nothing is drawn that is about to be overwritten
         network = GemNet(config)
     expected = published_shapes(network)
@@ -52,8 +62,12 @@ def network_of(
     _refuse("has unknown", found.keys() - expected.keys())
     _refuse("has another shape of", {name for name in found if found[name] != expected[name]})
     own = network.state_dict()
+    _refuse("holds no floating-point numbers in", {name for name in own if not tensors[name].is_floating_point()})
     _refuse("holds numbers that are not finite in", {name for name in own if not tensors[name].isfinite().all()})
-    network.load_state_dict({name: tensors[name] for name in own}, assign=True)
+    half = (torch.float16, torch.bfloat16)  # everything around the network computes in single precision or better
+    network.load_state_dict(
+        {n: tensors[n].float() if tensors[n].dtype in half else tensors[n] for n in own}, assign=True
+    )
     return network.eval()
 
 
@@ -79,7 +93,7 @@ def _dead(c: GemNetConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
                     yield f"{block}.{part}.{j}.dense_mlp.{k}.linear.weight", (c.hidden, c.hidden)
 
 
-def config_of(tensors: Mapping[str, Tensor], *, cutoff: float, max_neighbors: int, max_images: int) -> GemNetConfig:
+def config_of(tensors: Mapping[str, Tensor], *, logarithmic: Sequence[str] = LOGARITHMIC) -> GemNetConfig:
     """Sizes and properties of a network, by its tensors.
 
     Raises:
@@ -107,23 +121,22 @@ def config_of(tensors: Mapping[str, Tensor], *, cutoff: float, max_neighbors: in
         cbf=cbf,
         num_radial=num_radial,
         num_spherical=num_spherical,
-        cutoff=cutoff,
-        max_neighbors=max_neighbors,
-        max_images=max_images,
-        properties=tuple(_properties(tensors)),
+        properties=tuple(_properties(tensors, logarithmic)),
     )
 
 
-def _properties(tensors: Mapping[str, Tensor]) -> Iterator[KnownProperty]:
+def _properties(tensors: Mapping[str, Tensor], logarithmic: Sequence[str]) -> Iterator[KnownProperty]:
     for branch, adapter in (("property_embeddings", False), ("property_embeddings_adapt", True)):
         names = [found[1] for name in tensors if (found := re.match(rf"{branch}\.(\w+)\.", name))]
         for name in dict.fromkeys(names):
             start = f"{branch}.{name}"
             if f"{start}.conditional_embedding_module.div_term" in tensors:
-                _refuse("lacks", {f"{start}.scaler.{part}" for part in ("means", "stds")} - tensors.keys())
+                scaler = {f"{start}.scaler.{part}" for part in ("means", "stds")}
+                _refuse("lacks", scaler - tensors.keys())
+                _refuse("has another shape of", {part for part in scaler if tuple(tensors[part].shape) != (1,)})
                 yield KnownProperty(
                     name=name,
-                    kind="log_scalar" if name in LOGARITHMIC else "scalar",
+                    kind="log_scalar" if name in logarithmic else "scalar",
                     mean=float(tensors[f"{start}.scaler.means"]),
                     std=float(tensors[f"{start}.scaler.stds"]),
                     adapter=adapter,
