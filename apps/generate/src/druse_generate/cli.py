@@ -27,7 +27,7 @@ def generate_command(
     asked: dict[str, Any],
     config: Settings = None,
     model: Model = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
