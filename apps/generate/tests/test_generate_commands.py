@@ -84,6 +84,18 @@ def test_options_win_over_settings(tmp_path):
     assert with_options(settings, sampler="paper").sampler == SAMPLERS["paper"]
 
 
+def test_a_name_in_the_settings_stands_for_a_sampler(tmp_path):
+    path = tmp_path / "settings.yaml"
+    for name, sampler in SAMPLERS.items():
+        path.write_text(f"sampler: {name}\n")
+        settings = read_settings(path, GenerateConfig)
+        assert settings == GenerateConfig(sampler=sampler)
+        assert with_options(settings, steps=50).sampler.steps == 50
+    path.write_text("sampler: slow\n")
+    with pytest.raises(ValueError, match="sampler: sampler is 'slow', it must be one of fast, predictor, paper, publ"):
+        read_settings(path, GenerateConfig)
+
+
 def test_mixed_precision_is_for_hardware_that_has_it(model, monkeypatch):
     checkpoint, config = load_checkpoint(model), GenerateConfig(num=2, sampler=SHORT)
     mixed = with_options(config, mixed_precision=True)

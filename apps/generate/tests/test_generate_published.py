@@ -8,6 +8,7 @@ import torch
 from druse_crystal.io import read_crystals
 from druse_generate.cli import app
 from druse_scores.gemnet import GemNet, GemNetConfig, KnownProperty
+from druse_scores.gemnet.lightning_file import PUBLISHED
 from druse_scores.gemnet.published import PREFIX, published_shapes
 from typer.testing import CliRunner
 
@@ -34,8 +35,9 @@ def model(tmp_path_factory):
     for name in tensors:
         if "cond_mixin" in name:
             tensors[name] = torch.randn_like(tensors[name])
-    torch.save({"state_dict": {PREFIX + n: v for n, v in tensors.items()}}, folder / "last.ckpt")
-    result = run("import-checkpoint", folder / "last.ckpt", "--out", folder / "druse", "--json")
+    (folder / "run").mkdir()
+    torch.save({"state_dict": {PREFIX + n: v for n, v in tensors.items()}}, folder / "run" / "last.ckpt")
+    result = run("import-checkpoint", folder / "run", "--out", folder / "druse", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["parameters"] == sum(p.numel() for p in network.parameters())
     return folder / "druse"
@@ -107,7 +109,16 @@ def test_a_name_is_imported_once(model, tmp_path, monkeypatch):
     assert "as imported before" in " ".join(result.stderr.split())
     result = run("generate", "--model", "mattergen_bass", "--num", 1, "--out", tmp_path / "c")
     assert result.exit_code == 2
-    assert "mattergen_bass" in result.stderr
+    words = " ".join(result.stderr.split())
+    assert "mattergen_bass does not exist" in words
+    assert all(name in words for name in PUBLISHED)
+
+
+def test_a_published_folder_has_to_be_imported(model, tmp_path):
+    for given in (model.parent / "run", model.parent / "run" / "last.ckpt"):
+        result = run("generate", "--model", given, "--num", 1, "--out", tmp_path / "x")
+        assert result.exit_code == 2
+        assert f"import-checkpoint {given} --out" in " ".join(result.stderr.split())
 
 
 def test_an_interrupted_run_of_the_published_sampler_goes_on_as_if_it_had_not_been(model, tmp_path):

@@ -30,7 +30,7 @@ PotentialName = Annotated[str, typer.Option("--potential", help="sevennet-0, sev
 Parents = Annotated[str, typer.Option(help="Dataset whose training split the classical methods start from; embedded.")]
 SamplerName = Annotated[str, typer.Option("--sampler", help="fast, predictor, paper or published.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default=False)]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Tiny: does it run? Written to build/, worth nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 

@@ -1,5 +1,6 @@
 """Forward processes, losses and samplers' coefficients against numbers recorded from the published code."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from druse_crystal.lattice import symmetric_form
 from druse_diffusion import MASK, NUM_CLASSES, AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE
 from druse_diffusion.coordinates import wrapped_normal_score
+from druse_diffusion.published import PublishedCoordinates, truncated_score
 from safetensors.torch import load_file
 
 
@@ -29,6 +31,23 @@ def test_wrapped_score_where_the_published_one_is_exact(recorded):
     ours = wrapped_normal_score(d, sigma.unsqueeze(-1))
     assert narrow.sum() > 100
     assert torch.allclose(ours[narrow], recorded["wrapped/score64"][narrow], rtol=1e-9, atol=1e-9)
+
+
+def test_the_published_score_at_every_width(recorded):
+    """Its truncated sum, quirk included; and the training loss, whose target it is (S8)."""
+    sigma = recorded["wrapped/sigma"].double().unsqueeze(-1)
+    d = (recorded["wrapped/xt"] - recorded["wrapped/x0"]).double()
+    theirs = recorded["wrapped/score64"]
+    assert torch.allclose(truncated_score(d, sigma), theirs, rtol=1e-9, atol=1e-9)
+    wide = (sigma > 1).squeeze(-1)
+    assert wide.sum() > 10
+    assert not torch.allclose(wrapped_normal_score(d, sigma)[wide], theirs[wide], rtol=0.1, atol=1e-3)
+    there = sigma.squeeze(-1) > 0.011  # widths that a crystal of one atom has at some time
+    sigma, theirs, x0, x_t = (x[there] for x in (sigma, theirs, recorded["wrapped/x0"], recorded["wrapped/xt"]))
+    t = (sigma.squeeze(-1) / 0.01).log() / math.log(500)
+    one = torch.ones(len(t), dtype=torch.long)
+    loss = PublishedCoordinates().loss(torch.zeros_like(theirs), x0.double(), x_t.double(), t, one)
+    assert torch.allclose(loss, (sigma * theirs).square().mean(-1), rtol=1e-6)
 
 
 def test_lattice_process(recorded):

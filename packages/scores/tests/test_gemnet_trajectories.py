@@ -107,20 +107,32 @@ class Run:
 def differences(ours, theirs):
     assert torch.equal(ours.atomic_numbers, theirs.atomic_numbers)
     off = ours.frac_coords - theirs.frac_coords
-    return max(float((off - off.round()).abs().max()), float((ours.lattice - theirs.lattice).abs().max()))
+    return {
+        "frac_coords": float((off - off.round()).abs().max() / theirs.frac_coords.abs().max()),
+        "lattice": float((ours.lattice - theirs.lattice).abs().max() / theirs.lattice.abs().max()),
+    }
+
+
+def largest(*errors):
+    return {name: max(one[name] for one in errors) for name in errors[0]}
+
+
+def told(what, errors):
+    print(f"\nrelative error, {what}: " + ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", RUNS)
 @torch.no_grad()
-def test_every_recorded_step(recorded, kind, name, capsys):
+def test_parity_of_every_recorded_step(recorded, kind, name, capsys):
     """Each corrector and each predictor, from the recorded crystals to the next ones."""
     run = Run(recorded, kind, name)
     process, times = published_process(), uniform_times(1000)
     if name == "prior4":
         empty = run.end.replace(atomic_numbers=torch.full_like(run.end.atomic_numbers, MASK))
-        assert differences(process.prior(empty, generator=run.noise), run.crystals("nfe/000", "z")) < 1e-5
-    worst = 0.0
+        start = process.prior(empty, generator=run.noise)
+        assert max(differences(start, run.crystals("nfe/000", "z")).values()) < 1e-5
+    errors = []
     for i, step in enumerate(run.steps):
         t, s = (torch.full((3,), time).double() for time in times[step : step + 2])
         before, between = (run.crystals(f"nfe/{2 * i + j:03d}", "z") for j in (0, 1))
@@ -128,16 +140,17 @@ def test_every_recorded_step(recorded, kind, name, capsys):
         after = run.end if last else run.crystals(f"nfe/{2 * i + 2:03d}", "z")
         corrected = process.correct(run.model(before, t), before, t, generator=run.noise)
         stepped = process.denoise(run.model(between, t), between, t, s, generator=run.noise)
-        worst = max(worst, differences(corrected, between), differences(stepped, after))
+        errors += [differences(corrected, between), differences(stepped, after)]
     assert run.noise.left() == 0
     with capsys.disabled():
-        print(f"\nlargest difference of a step, {run.where}: {worst:.1e}")
-    assert worst < (2e-3 if name == "prior4" else 5e-5)  # near t = 1 a step is long, and scores are recorded in float32
+        told(f"each step of {run.where}", largest(*errors))
+    # near t = 1 a step is long, and scores are recorded in float32
+    assert max(largest(*errors).values()) < (2e-3 if name == "prior4" else 5e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_the_last_ten_steps_in_one_go(recorded, kind, capsys):
+def test_parity_of_the_last_ten_steps_in_one_go(recorded, kind, capsys):
     """From the recorded start alone; where a run begins in noise, rounding decides what becomes of it."""
     run = Run(recorded, kind, "last10")
     process, times, x = published_process(), uniform_times(1000), run.crystals("start")
@@ -145,10 +158,10 @@ def test_the_last_ten_steps_in_one_go(recorded, kind, capsys):
         t, s = (torch.full((3,), time).double() for time in times[step : step + 2])
         x = process.correct(run.model(x, t), x, t, generator=run.noise)
         x = process.denoise(run.model(x, t), x, t, s, generator=run.noise)
-    off = differences(x, run.end)
+    errors = differences(x, run.end)
     with capsys.disabled():
-        print(f"\nlargest difference after ten steps, {run.where}: {off:.1e}")
-    assert off < 2e-3
+        told(f"after ten steps of {run.where}", errors)
+    assert max(errors.values()) < 2e-3
 
 
 def with_aliases(states):

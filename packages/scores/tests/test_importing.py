@@ -6,10 +6,12 @@ import pickle
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 import yaml
-from druse_crystal import CrystalBatch
+from druse_crystal import Crystal, CrystalBatch
+from druse_crystal.dataset import CrystalDataset
 from druse_scores import import_checkpoint, load_checkpoint, save_checkpoint, weights_hash
 from druse_scores.gemnet import GemNet, GemNetConfig, KnownProperty
 from druse_scores.gemnet.lightning_file import PUBLISHED
@@ -170,8 +172,6 @@ def test_the_published_settings_of_structure_prediction_give_the_species(tmp_pat
     told = published_settings()
     module = told["lightning_module"]["diffusion_module"]
     module["model"]["property_embeddings_adapt"] = {}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(told))
-    assert not import_checkpoint(str(tmp_path)).given_species
     del module["corruption"]["discrete_corruptions"]
     module["loss_fn"] |= {"include_atomic_numbers": False, "weights": {"cell": 1.0, "pos": 0.1}}
     assert module["model"]["denoise_atom_types"]
@@ -353,33 +353,77 @@ def test_what_is_no_published_checkpoint_is_one_sentence(published, spoil, words
     assert "\n" not in str(refusal.value)
 
 
-def test_names_are_fetched_or_taken_from_the_cache(published, monkeypatch):
-    folder, network, _ = published
-    asked = []
+class Hub:
+    """Stands in for the hub's client: what the cache has, and whether there is a network."""
 
-    def download(repository, file, local_files_only=False):
-        asked.append((repository, file, local_files_only))
-        if not local_files_only:
-            raise ConnectionError("no network")
+    def __init__(self, monkeypatch, folder, *, cached, network):
+        self.folder, self.cached, self.network, self.asked = folder, cached, network, []
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", self.look)
+
+    def download(self, repository, file, local_files_only=False):
+        assert repository == "microsoft/mattergen"
+        self.asked.append(("cache" if local_files_only else "hub", file.split("/")[-1]))
+        if local_files_only and not self.cached:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
         assert file.startswith("checkpoints/dft_band_gap/")
-        return str(folder / file.removeprefix("checkpoints/dft_band_gap/"))
+        return str(self.folder / file.removeprefix("checkpoints/dft_band_gap/"))
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    def look(self, url, **_):
+        self.asked.append(("look", url.split("/")[-1]))
+        if not self.network:
+            raise RuntimeError("whatever the HTTP library raises")
+
+
+def test_names_are_taken_from_the_cache_or_fetched_and_it_says_which(published, monkeypatch):
+    folder, network, _ = published
+    hub = Hub(monkeypatch, folder, cached=True, network=False)
     checkpoint = import_checkpoint("dft_band_gap")
     assert weights_hash(checkpoint.network) == weights_hash(network)
-    assert [(file.split("/")[-1], local) for _, file, local in asked] == [
-        ("config.yaml", False),
-        ("config.yaml", True),
-        ("last.ckpt", False),
-        ("last.ckpt", True),
-    ]
-
-    def nothing(*_, local_files_only=False):
-        raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", nothing)
-    with pytest.raises(ValueError, match="space_group could not be fetched and is not in the local cache"):
-        import_checkpoint("space_group")
+    assert checkpoint.provenance["from"] == "the local cache of microsoft/mattergen"
+    assert hub.asked == [("cache", "config.yaml"), ("cache", "last.ckpt")]
+    Hub(monkeypatch, folder, cached=False, network=True)
+    assert import_checkpoint("dft_band_gap").provenance["from"] == "microsoft/mattergen on the hub"
+    hub = Hub(monkeypatch, folder, cached=False, network=False)
+    with pytest.raises(ValueError, match="dft_band_gap could not be fetched and is not in the local cache"):
+        import_checkpoint("dft_band_gap")
+    assert hub.asked[2:] == [("look", "config.yaml")]  # once, before any download that would try again and again
     with pytest.raises(ValueError, match="matergen_base does not exist: give a Lightning file"):
         import_checkpoint("matergen_base")
     assert len(PUBLISHED) == 9
+
+
+def test_the_folder_of_a_run_is_searched(published, tmp_path):
+    _, network, content = published
+    one = tmp_path / "run" / "logs" / "lightning_logs" / "version_0" / "checkpoints"
+    one.mkdir(parents=True)
+    torch.save(content, one / "last.ckpt")
+    torch.save(content | {"epoch": 3}, one / "epoch=3-loss_val=0.4.ckpt")
+    assert weights_hash(import_checkpoint(str(tmp_path / "run")).network) == weights_hash(network)
+    assert import_checkpoint(str(tmp_path / "run"), which="best").provenance["epoch"] == 3
+    two = one.parents[1] / "version_1" / "checkpoints"
+    two.mkdir(parents=True)
+    torch.save(content, two / "last.ckpt")
+    with pytest.raises(ValueError, match=r"several runs: give one of .*version_0/checkpoints, .*version_1/checkpoints"):
+        import_checkpoint(str(tmp_path / "run"))
+
+
+def test_sizes_and_elements_are_those_of_the_data(published, tmp_path):
+    folder, _, _ = published
+    made = [
+        Crystal(lattice=5 * np.eye(3), frac_coords=np.arange(3 * n).reshape(n, 3) / 12, atomic_numbers=np.full(n, z))
+        for n, z in ((1, 3), (2, 8), (2, 26), (4, 92))
+    ]
+    split = ["train", "train", "train", "val"]
+    CrystalDataset(ids=["a", "b", "c", "d"], crystals=made, split=split).write(tmp_path / "mine.parquet")
+    checkpoint = import_checkpoint(str(folder), data=tmp_path / "mine.parquet")
+    assert checkpoint.num_atoms == {1: 1, 2: 2}
+    assert checkpoint.elements == (3, 8, 26)
+    assert checkpoint.provenance["sizes_and_elements"] == "those of mine.parquet"
+    assert import_checkpoint(str(folder)).provenance["sizes_and_elements"] == "those of Alex-MP-20"
+
+
+def test_files_of_before_zip_archives_are_read(published):
+    folder, network, content = published
+    torch.save(content, folder / "checkpoints/last.ckpt", _use_new_zipfile_serialization=False)
+    assert weights_hash(import_checkpoint(str(folder)).network) == weights_hash(network)

@@ -27,7 +27,7 @@ def generate_command(
     asked: dict[str, Any],
     config: Settings = None,
     model: Model = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -69,6 +69,14 @@ def import_checkpoint(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to write.", show_default=False)],
     which: Annotated[str, typer.Option(help="Of a folder with several files: last or best.")] = "last",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="What it was trained on, for sizes and elements of crystals: a Parquet file of Druse or a cache "
+            "directory; Alex-MP-20 by default.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a published MatterGen checkpoint into one of Druse: settings and safetensors, nothing that runs code."""
@@ -80,11 +88,12 @@ def import_checkpoint(
 
         if which not in ("last", "best"):
             raise ValueError(f"--which is {which!r}, it must be last or best")
-        checkpoint = read(source, which=which)
+        checkpoint = read(source, which=which, data=data)
         save_checkpoint(checkpoint, out)
     facts = {"model": str(out), "parameters": sum(p.numel() for p in checkpoint.network.parameters())}
     facts |= checkpoint.provenance
-    typer.echo(json.dumps(facts) if as_json else f"{out}: {facts['parameters']:,} parameters")
+    origin = f", from {facts['from']}" if "from" in facts else ""
+    typer.echo(json.dumps(facts) if as_json else f"{out}: {facts['parameters']:,} parameters{origin}")
 
 
 @app.command()

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from druse_crystal.settings import override
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, fast_times, uniform_times
 from druse_diffusion.published import published_process
+from pydantic import BeforeValidator
 
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.property_request import PropertyRequest
@@ -111,6 +112,22 @@ SAMPLERS = {
 """Samplers by name: Druse's default, its predictor alone, the paper's 1,000 + 1,000, the same as the published code."""
 
 
+def _by_name(sampler: Any) -> Any:
+    """In settings a name stands for a whole sampler."""
+    return named_sampler(sampler) if isinstance(sampler, str) else sampler
+
+
+def named_sampler(name: str) -> SamplerConfig:
+    """A sampler of ``SAMPLERS``.
+
+    Raises:
+        ValueError: if there is none of this name.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler is {name!r}, it must be one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SymmetryRequest:
     """Which symmetry a crystal shall have; it is built into every step of the sampler.
@@ -159,7 +176,7 @@ class GenerateConfig:
         seed_structure: a structure to start from.
         properties: what they shall be.
         steering: what is rewarded on the way.
-        sampler: how to draw.
+        sampler: how to draw; in YAML also a name of ``SAMPLERS``.
         batch_pairs: a batch holds as many crystals as keep ``crystals x (largest number of atoms)^2`` below this; it
             decides speed and memory, and the result only of the published sampler (``SamplerConfig.by_batch``).
         mixed_precision: multiply the network's matrices in bfloat16, which needs hardware that has such products.
@@ -173,7 +190,7 @@ class GenerateConfig:
     seed_structure: SeedRequest = field(default_factory=SeedRequest)
     properties: PropertyRequest = field(default_factory=PropertyRequest)
     steering: SteeringRequest = field(default_factory=SteeringRequest)
-    sampler: SamplerConfig = SAMPLERS["fast"]
+    sampler: Annotated[SamplerConfig, BeforeValidator(_by_name)] = SAMPLERS["fast"]
     batch_pairs: int = 12000
     mixed_precision: bool = False
 
@@ -241,9 +258,7 @@ def with_options(
     Raises:
         ValueError: names the word that makes no sense.
     """
-    if sampler is not None and sampler not in SAMPLERS:
-        raise ValueError(f"sampler is {sampler!r}, it must be one of {', '.join(SAMPLERS)}")
-    chosen = config.sampler if sampler is None else SAMPLERS[sampler]
+    chosen = config.sampler if sampler is None else named_sampler(sampler)
 
     def those_of(section: Any) -> dict[str, Any]:
         return {f.name: changes[f.name] for f in fields(section) if changes.get(f.name) is not None}

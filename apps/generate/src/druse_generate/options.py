@@ -124,7 +124,10 @@ Seed = Annotated[int | None, typer.Option(help="Same seed, same crystals; 0 by d
 SamplerName = Annotated[
     str | None,
     typer.Option(
-        "--sampler", help="fast (default), predictor, or paper (1,000 + 1,000 evaluations).", show_default=False
+        "--sampler",
+        help="fast (default), predictor, paper (1,000 + 1,000 evaluations), or published (the same, with the published "
+        "code's peculiarities).",
+        show_default=False,
     ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Steps of the sampler, instead of its own number.", show_default=False)]

@@ -2,8 +2,9 @@
 
 Druse's own processes differ from it on purpose (README of this package). Here are, as in that code,
 
-* Langevin steps sized by the norms of score and noise, averaged over the batch: crystals depend on their neighbours;
-* lattice noise of the predictor that is one number z for each crystal: z on the diagonal and sqrt(2) z beside it;
+* S3: lattice noise of the predictor that is one number z for each crystal: z on the diagonal and sqrt(2) z beside it;
+* S6: Langevin steps sized by norms of score and noise, averaged over the batch: crystals depend on their neighbours;
+* S8: a training target of the coordinates that is a sum over few images without reduction to the nearest one;
 * species that are drawn from the posterior of each of ``num_steps`` discrete steps, so that the grid has as many;
 * species at the end that are the likeliest ones.
 
@@ -42,7 +43,23 @@ def published_process(num_steps: int = 1000) -> CrystalProcess:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedCoordinates(WrappedVE):
-    """Fractional coordinates, corrected by steps whose size is the same for the whole batch."""
+    """Fractional coordinates, corrected by steps whose size is the same for the whole batch.
+
+    ``target`` stays exact: what is kept of a structure is pulled by it. The published one is that of ``loss``.
+    """
+
+    def loss(
+        self,
+        prediction: Float[Tensor, "n 3"],
+        x0: Float[Tensor, "n 3"],
+        x_t: Float[Tensor, "n 3"],
+        t: Float[Tensor, " b"],
+        num_atoms: Int[Tensor, " b"],
+    ) -> Float[Tensor, " b"]:
+        """As ``WrappedVE``, with the published target (S8)."""
+        sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
+        target = sigma * truncated_score(x_t - x0, sigma)
+        return sum_over_atoms((target - prediction).square().mean(-1), num_atoms)
 
     def correct(
         self,
@@ -53,7 +70,7 @@ class PublishedCoordinates(WrappedVE):
         *,
         generator: RandomStreams,
     ) -> Float[Tensor, "n 3"]:
-        """Langevin step with ``eps = 2 (snr <|z|> / <|score|>)^2``, means over the crystals of the batch."""
+        """Langevin step with ``eps = 2 (snr <|z|> / <|score|>)^2``, means over the crystals of the batch (S6)."""
         score = prediction / per_atom(self.sigma(t, num_atoms), num_atoms)
         z = generator.atom_normal(num_atoms, 3).to(x_t.dtype)
         norms = [sum_over_atoms(x.square().sum(-1), num_atoms).sqrt() for x in (z, score)]
@@ -75,7 +92,7 @@ class PublishedLattice(LatticeVP):
         *,
         generator: RandomStreams,
     ) -> Float[Tensor, "b 3 3"]:
-        """The ancestral step; all six entries of a crystal's noise are one number, off the diagonal times sqrt(2)."""
+        """The ancestral step; a crystal's noise is one number, off the diagonal times sqrt(2) (S3)."""
         mean, std = self.step(prediction, x_t, t, s, num_atoms)
         z = generator.crystal_normal(1).to(x_t.dtype)[:, :, None]
         eye = torch.eye(3, dtype=x_t.dtype, device=x_t.device)
@@ -90,7 +107,7 @@ class PublishedLattice(LatticeVP):
         *,
         generator: RandomStreams,
     ) -> Float[Tensor, "b 3 3"]:
-        """Langevin step with ``eps = 2 alpha (snr <|Z|> / <|score|>)^2``, means over the crystals of the batch."""
+        """Langevin step with ``eps = 2 alpha (snr <|Z|> / <|score|>)^2``, means over the crystals of the batch (S6)."""
         score = prediction / self.std(t, num_atoms)[:, None, None]
         noise = symmetric_noise(generator).to(x_t.dtype)
         norms = [x.square().sum((-1, -2)).sqrt() for x in (noise, score)]
@@ -123,6 +140,18 @@ class PublishedSpecies(AbsorbingD3PM):
         gumbel = -(-uniform.log()).log()
         last = per_atom(s, num_atoms) == 0
         return torch.where(last, logits, logits + gumbel.to(logits.dtype)).argmax(-1) + 1
+
+
+def truncated_score(displacement: Float[Tensor, "*n d"], sigma: Float[Tensor, "*n 1"]) -> Float[Tensor, "*n d"]:
+    """The published score of a wrapped normal (S8): a sum over the images -3 to 3 of the displacement as it comes.
+
+    It is exact for small ``sigma``. For large ones the true score vanishes and this one is about ``-displacement``
+    times a number below one over ``sigma^2``.
+    """
+    images = torch.arange(-3, 4, device=displacement.device, dtype=displacement.dtype)
+    shifted = displacement.unsqueeze(-1) + images
+    weights = (-(shifted**2) / (2 * sigma.unsqueeze(-1) ** 2)).softmax(-1)
+    return -(weights * shifted).sum(-1) / sigma**2
 
 
 def squared_ratio(noise: Float[Tensor, " b"], score: Float[Tensor, " b"], *, snr: float) -> Float[Tensor, ""]:

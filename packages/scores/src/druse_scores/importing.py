@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 from druse_crystal.alex_mp_20 import ELEMENTS, NUM_ATOMS
+from druse_crystal.cache_directory import read_cache
+from druse_crystal.dataset import CrystalDataset
 from druse_crystal.manifest import file_hash
+from druse_diffusion import NUM_ELEMENTS
 
 from druse_scores.checkpoint import Checkpoint
 from druse_scores.gemnet.lightning_file import HUB, PUBLISHED, LightningFileError, fetch, find_file, read_lightning
@@ -11,24 +15,27 @@ from druse_scores.gemnet.published import network_of
 from druse_scores.gemnet.run_settings import RunSettings
 
 
-def import_checkpoint(source: str, *, which: str = "last") -> Checkpoint:
+def import_checkpoint(source: str, *, which: str = "last", data: Path | None = None) -> Checkpoint:
     """Read a checkpoint of the published MatterGen code.
 
     Args:
         source: a Lightning file, a folder with ``config.yaml`` and Lightning files, or the name of a published model;
             what lies at the path wins.
         which: of a folder with several files, ``last`` or ``best``.
+        data: what it was trained on, whose elements and numbers of atoms are those that are drawn: a Parquet file of
+            Druse, or a cache directory of the published code; of data with a split the training part. None: those of
+            Alex-MP-20, which all published models were trained on but ``mp_20_base``, whose elements and sizes are as
+            many.
 
     Returns:
-        the network, also one that was trained for crystal structure prediction, with the elements and numbers of atoms
-        of Alex-MP-20, which all published models were trained on but ``mp_20_base``, whose elements and sizes are as
-        many.
+        the network, also one that was trained for crystal structure prediction.
 
     Raises:
         ValueError: in one sentence, if it cannot be fetched or read, or is of another network.
     """
     named = source in PUBLISHED and not Path(source).exists()
-    path = fetch(source) if named else find_file(Path(source), which=which)
+    num_atoms, elements = (dict(NUM_ATOMS), ELEMENTS) if data is None else _prior(data)
+    path, where = fetch(source) if named else (find_file(Path(source), which=which), "")
     file = read_lightning(path)
     settings = file.settings or RunSettings()
     try:
@@ -37,14 +44,31 @@ def import_checkpoint(source: str, *, which: str = "last") -> Checkpoint:
         raise LightningFileError(f"{path}: {error}") from error
     return Checkpoint(
         network=network,
-        num_atoms=dict(NUM_ATOMS),
-        elements=ELEMENTS,
+        num_atoms=num_atoms,
+        elements=elements,
         given_species=settings.given_species,
         provenance={
             "imported": f"{source} of {HUB}" if named else Path(source).name,
+            **({"from": where} if named else {}),
             "file": path.name,
             "sha256": file_hash(path),
+            "sizes_and_elements": "those of Alex-MP-20" if data is None else f"those of {data.name}",
             **({} if file.epoch is None else {"epoch": file.epoch}),
             **({"settings": "none beside the file: those of the published models"} if file.settings is None else {}),
         },
     )
+
+
+def _prior(data: Path) -> tuple[dict[int, int], tuple[int, ...]]:
+    """How many crystals of some data have each number of atoms, and atomic numbers of all their elements, rising.
+
+    Raises:
+        ValueError: if it cannot be read, or has elements without a class.
+    """
+    dataset = read_cache(data) if data.is_dir() else CrystalDataset.read(data)
+    part = dataset.subset("train") if "train" in dataset.split else dataset
+    sizes, counts = np.unique(part.num_atoms, return_counts=True)
+    elements = sorted({int(z) for crystal in part.crystals for z in crystal.atomic_numbers})
+    if elements[-1] > NUM_ELEMENTS:
+        raise ValueError(f"{data} has crystals with element number {elements[-1]}, which has no class: leave them out")
+    return dict(zip(sizes.tolist(), counts.tolist(), strict=True)), tuple(elements)

@@ -8,6 +8,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ PUBLISHED = (
 """Names of the published models."""
 
 _CONFIG = "config.yaml"
+_PATIENCE = 10.0  # seconds, for the hub to answer
 
 
 class LightningFileError(ValueError):
@@ -59,11 +61,12 @@ def find_file(source: Path, *, which: str = "last") -> Path:
     """The Lightning file of a path.
 
     Args:
-        source: a file, or a folder with such files in it or in its ``checkpoints``.
+        source: a file, or a folder with such files in it, in its ``checkpoints``, or in one folder anywhere below, as
+            in the folder of a run.
         which: in a folder ``last``: ``last.ckpt``, ``best``: the one with the lowest ``loss_val`` in its name.
 
     Raises:
-        LightningFileError: if there is none.
+        LightningFileError: if there is none, or folders below hold those of several runs.
     """
     if source.is_file():
         return source
@@ -72,6 +75,10 @@ def find_file(source: Path, *, which: str = "last") -> Path:
             f"{source} does not exist: give a Lightning file (.ckpt), its folder, or one of {', '.join(PUBLISHED)}"
         )
     files = sorted([*source.glob("*.ckpt"), *source.glob("checkpoints/*.ckpt")])
+    if not files:
+        files = sorted(source.rglob("*.ckpt"))
+        if len(folders := sorted({str(file.parent) for file in files})) > 1:
+            raise LightningFileError(f"{source} holds checkpoints of several runs: give one of {', '.join(folders)}")
     losses = {float(found[1]): file for file in files if (found := re.search(r"loss_val=(\d+\.?\d*)", file.name))}
     if which == "best" and losses:
         return losses[min(losses)]
@@ -90,13 +97,16 @@ def read_lightning(path: Path) -> LightningFile:
             another network.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as stream:
+            archive = stream.read(2) == b"PK"  # files of before PyTorch 1.6 are none, and cannot be mapped
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f" ({found[1]})" if found else ""
+        found = re.search(r"(?i:global) (\S+)", str(error))
+        if not found:
+            raise LightningFileError(f"{path} is truncated or no Lightning file: download or copy it again") from error
         raise LightningFileError(
-            f"{path} wants to run code when it is read{what}, which weights never need: it was refused; get it from "
-            "where it was published"
+            f"{path} wants to run code when it is read ({found[1]}), which weights never need: it was refused; get it "
+            "from where it was published"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise LightningFileError(f"{path} is truncated or no Lightning file: download or copy it again") from error
@@ -133,37 +143,45 @@ def _beside(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def fetch(name: str) -> Path:
-    """The Lightning file of a published model: from the hub, or where there is no network from its local cache.
+def fetch(name: str) -> tuple[Path, str]:
+    """The Lightning file of a published model: from the local cache of the hub, or from the hub.
+
+    Returns:
+        the file, and in words where it came from.
 
     Raises:
-        LightningFileError: if there is no such model, or neither network nor cache has it.
+        LightningFileError: if there is no such model, or neither cache nor network has it.
     """
     if name not in PUBLISHED:
         raise LightningFileError(f"there is no published model {name!r}: choose of {', '.join(PUBLISHED)}")
-    try:
-        from huggingface_hub import hf_hub_download
-    except ModuleNotFoundError as error:
+    if find_spec("huggingface_hub") is None:
         raise LightningFileError(
             f"{name} has to be fetched, which needs pip install 'druse-scores[hub]': install it, or download the "
             f"folder checkpoints/{name} of {HUB} and give its path"
-        ) from error
-    paths = [
-        _from_hub(hf_hub_download, f"checkpoints/{name}/{file}", name) for file in (_CONFIG, "checkpoints/last.ckpt")
-    ]
-    return paths[-1]
+        )
+    files = [f"checkpoints/{name}/{file}" for file in (_CONFIG, "checkpoints/last.ckpt")]
+    cached = [_cached(file) for file in files]
+    if (there := cached[-1]) is not None and None not in cached:
+        return there, f"the local cache of {HUB}"
+    return [_from_hub(file, name) for file in files][-1], f"{HUB} on the hub"
 
 
-def _from_hub(download: Any, file: str, name: str) -> Path:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def _cached(file: str) -> Path | None:
+    from huggingface_hub import hf_hub_download
 
     try:
-        return Path(download(HUB, file))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError):
-        pass  # no network, or the hub is away: what was fetched before may do
+        return Path(hf_hub_download(HUB, file, local_files_only=True))
+    except (OSError, ValueError):  # LocalEntryNotFoundError is an OSError
+        return None
+
+
+def _from_hub(file: str, name: str) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
     try:
-        return Path(download(HUB, file, local_files_only=True))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
+        get_hf_file_metadata(hf_hub_url(HUB, file), timeout=_PATIENCE)  # once; a download would ask for half a minute
+        return Path(hf_hub_download(HUB, file))
+    except Exception as error:  # of whichever HTTP library the hub's client is made of
         raise LightningFileError(
             f"{name} could not be fetched and is not in the local cache: connect to the network, or download the "
             f"folder checkpoints/{name} of {HUB} elsewhere and give its path"
