@@ -191,7 +191,7 @@ def test_another_run_in_the_folder_is_refused(model, tmp_path):
         (["--lattice-temperature", "-1"], "temperature of the lattice is -1.0"),
         (["--species-temperature", "0"], "must be positive"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--model", "/nowhere"], "config.yaml does not exist"),
+        (["--model", "/nowhere"], "nowhere does not exist: give a checkpoint folder, or the name of a published model"),
     ],
 )
 def test_bad_requests_are_one_sentence(model, tmp_path, options, words):

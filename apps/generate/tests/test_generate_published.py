@@ -48,7 +48,7 @@ def test_it_lists_what_can_be_asked(model):
     assert facts["properties"] == {
         "ml_bulk_modulus": "a number GPa, its decadic logarithm learnt with mean 1.75, std 0.25",
         "chemical_system": "elements with hyphens, such as Li-O",
-        "space_group": "230 space groups",
+        "space_group": "230 space groups (1-230)",
     }
     assert facts["num_atoms"] == [1, 20]
     assert len(facts["elements"]) == 76

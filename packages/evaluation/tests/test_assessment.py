@@ -377,6 +377,8 @@ def test_crystals_judged_as_they_are_are_beyond_the_calibrations(reference):
         relaxer=AnsweringRelaxer(results),
     )
     assert sun_rate(found).count == 2
+    assert found.strings("status") == ["not_converged"] * 2
+    assert found.strings("message") == ["judged as it is (--no-relax), a force of 0.04 eV/Å is left"] * 2
     assert found.table["probability_metastable_generated"].null_count == 2
     assert found.calibrated_on() == []
     assert not [m for m in measure(found) if m.metric.against]

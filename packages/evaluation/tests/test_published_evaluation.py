@@ -5,6 +5,8 @@ from math import gcd
 import numpy as np
 import pytest
 from druse_crystal.crystal import Crystal
+from druse_crystal.symmetry import space_group
+from druse_evaluation.assessment import SYMPREC
 from druse_evaluation.matching import OrderDisorderMatcher, OrderedMatcher, displacement
 from druse_evaluation.novelty import KnownStructures, first_occurrences
 from druse_evaluation.validity import composition_valid, structure_valid
@@ -66,6 +68,34 @@ def test_structure_validity_differs_only_in_self_images(published, relaxed):
     both = np.array(ours) & np.array(published["comp_validity"])
     assert np.mean(ours) == pytest.approx(theirs["avg_structure_validity"] - 1 / N_REQUESTED)
     assert np.mean(both) == pytest.approx(theirs["avg_structure_comp_validity"] - 1 / N_REQUESTED)
+
+
+@pytest.mark.parametrize(
+    ("lattice", "frac_coords", "valid"),
+    [
+        ([[3.0, 0, 0], [0, 5.0, 0], [0, 0, 0.01]], [[0, 0, 0]], True),  # 0.15 Å³, its own image 0.01 Å away
+        (4.0 * np.eye(3), [[0, 0.5, 0.5], [0.8775, 0.5, 0.5]], False),  # 0.49 Å
+        (4.0 * np.eye(3), [[0, 0.5, 0.5], [0.8725, 0.5, 0.5]], True),  # 0.51 Å
+    ],
+)
+def test_structure_validity_of_border_cases(lattice, frac_coords, valid):
+    """Cells that the published code was asked about besides (``structure_validity_extra``)."""
+    numbers = np.array([13, 17])[: len(frac_coords)]
+    found = Crystal(lattice=np.array(lattice), frac_coords=np.array(frac_coords), atomic_numbers=numbers)
+    self_image = min(found.lattice.diagonal()) < 0.5
+    assert structure_valid(found) == (valid and not self_image)
+
+
+def test_the_smallest_of_the_border_cases_is_no_crystal():
+    """0.093 Å³: invalid to the published code, refused here when it is made or read."""
+    with pytest.raises(ValueError, match=r"a volume of 0\.093 Å³, it must be at least 0\.1"):
+        Crystal(lattice=np.diag([3.0, 3.1, 0.01]), frac_coords=np.zeros((1, 3)), atomic_numbers=np.array([13]))
+
+
+def test_space_groups(published, relaxed):
+    found = [space_group(c, symprec=SYMPREC).symbol for c in relaxed]
+    assert found == published["space_group_symbols"]
+    assert len(set(found)) > 20
 
 
 def test_composition_validity_of_structures(published, relaxed):

@@ -31,7 +31,7 @@ def test_space_groups_and_chemical_systems():
     group = Property(name="space_group", kind="space_group").fitted([225.0, np.nan, 62.0, 225.0])
     assert group.groups == (62, 225)
     assert np.array_equal(group.original(group.learnable([62.0])), [62])
-    assert group.describe() == "2 space groups, 3 labels"
+    assert group.describe() == "2 space groups (62, 225), 3 labels"
     assert multi_hot([parse_elements("O-Li")])[0].nonzero()[0].tolist() == [2, 7]
 
 

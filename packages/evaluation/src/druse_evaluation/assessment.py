@@ -225,7 +225,7 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
     if relaxation.status not in JUDGED or relaxed is None or not math.isfinite(relaxation.energy):
         return row | {"status": relaxation.status, "message": relaxation.message}
     if relaxation.status != "converged":
-        row |= {"status": relaxation.status, "message": relaxation.message}
+        row |= {"status": relaxation.status, "message": _why_not_converged(relaxation)}
     symmetry = space_group(relaxed, symprec=SYMPREC)
     moved = displacement(relaxed, crystal)
     row |= {
@@ -255,6 +255,13 @@ def _single_facts(candidate: _Candidate, relaxation: Relaxation | None, referenc
         message = f"judged {-above:.2f} eV/atom below the hull: an error of the judge is likelier than a discovery"
         return row | {"status": "doubtful", "message": message}
     return row
+
+
+def _why_not_converged(relaxation: Relaxation) -> str:
+    """In one sentence; a crystal without a step was not relaxed, and nobody meant it to be."""
+    if relaxation.n_steps > 0 or not math.isfinite(relaxation.max_force):
+        return relaxation.message
+    return f"judged as it is (--no-relax), a force of {relaxation.max_force:.2f} eV/Å is left"
 
 
 def _chemistry(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -295,7 +295,7 @@ def _equal(a: Structure, b: Structure) -> bool:
     """Whether two structures have the same cell and the same atoms in the same order, to the last bit."""
     return (
         np.array_equal(a.lattice.matrix, b.lattice.matrix)
-        and a.atomic_numbers == b.atomic_numbers
+        and a.species_and_occu == b.species_and_occu
         and np.array_equal(a.frac_coords, b.frac_coords)
     )
 
