@@ -186,6 +186,7 @@ def _array(file: Path) -> np.ndarray:
         reason = "it is pickled" if "allow_pickle" in str(error) else "it is damaged or no .npy file"
         raise ValueError(f"{file} cannot be read ({reason}): save it again as a plain array of {words}") from error
     if not isinstance(values, np.ndarray):
+        values.close()
         raise ValueError(f"{file} is an archive of arrays: save it again as a plain array of {words}")
     if values.ndim != axes or values.shape[1:] != rest or values.dtype.kind not in kinds:
         raise ValueError(
