@@ -1,6 +1,5 @@
 """The whole way: generate, screen, relax, judge, write."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from druse_evaluate.config import EvaluationConfig
 from druse_evaluate.judging import check_relaxation, judge, pad
 from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig
+from druse_generate.property_request import PropertyRequest
 from druse_generate.running import draw_into
 
 from druse.obtained import OBTAINABLE, PREDICTED, Value, met, names_of, obtain
@@ -94,14 +94,14 @@ def discover(
         relaxer=relaxer,
         title=f"{num} crystals grown by Druse" + (f", the best of {len(draws)} drawn" if pool > 1 else ""),
     )
-    obtained = obtain_targets(generation.properties.targets, assessment, out=out, display=display, manifest=manifest)
+    obtained = obtain_targets(generation.properties, assessment, out=out, display=display, manifest=manifest)
     manifest.write(out / "manifest.json")
     write_crystals(out, assessment, obtained)
     return assessment
 
 
 def obtain_targets(
-    targets: Sequence[str], assessment: Assessment, *, out: Path, display: Display, manifest: Manifest
+    asked: PropertyRequest, assessment: Assessment, *, out: Path, display: Display, manifest: Manifest
 ) -> dict[str, list[Value]]:
     """What the relaxed crystals have of the properties asked for, as far as that can be predicted.
 
@@ -113,8 +113,7 @@ def obtain_targets(
     found: dict[str, list[Value]] = {}
     hits: dict[str, dict[str, int] | None] = {}
     with manifest.stage("properties"):
-        for text in targets:
-            name = re.split(r"[<>=]", text)[0].strip()
+        for text, name in zip(asked.targets, asked.names, strict=True):
             if name not in OBTAINABLE:
                 hits[text] = None
                 continue

@@ -14,12 +14,12 @@ from druse_crystal.journal import Journal, crystal_key
 from druse_energetics.predictors import Predict, load_predictor
 from druse_evaluation.table import Assessment
 from druse_guidance import Property, Target, parse_elements, parse_target
+from druse_guidance.properties import ANY_NUMBER, SPACE_GROUPS
 from jaxtyping import Bool
 
 CHUNK = 16
 """Crystals whose properties are predicted together, and kept."""
-ANY_NUMBER = (-math.inf, math.inf)
-ALL_GROUPS = tuple(range(1, 231))
+ALL_GROUPS = tuple(range(1, SPACE_GROUPS + 1))
 
 type Value = float | str | None
 

@@ -102,12 +102,12 @@ def _compare_symmetry(target: Target, config: GenerateConfig) -> None:
 def _compare_elements(target: Target, *, possible: Sequence[int], certain: Sequence[int], known: Sequence[int]) -> None:
     for z in target.elements:
         if z not in known:
-            raise ValueError(f"{target.text}: no crystal that the model was trained on holds {_symbol(z)}")
+            raise ValueError(f"{target.text}: no crystal that the model was trained on holds {chemical_symbols[z]}")
         if z not in possible:
-            raise ValueError(f"{target.text}: {_symbol(z)} is not allowed at once, one of both has to go")
+            raise ValueError(f"{target.text}: {chemical_symbols[z]} is not allowed at once, one of both has to go")
     for z in certain:
         if z not in target.elements:
-            raise ValueError(f"{target.text}: {_symbol(z)} was asked for at once, one of both has to go")
+            raise ValueError(f"{target.text}: {chemical_symbols[z]} was asked for at once, one of both has to go")
 
 
 def _reachable_hhi(config: GenerateConfig, possible: Sequence[int], _certain: Sequence[int]) -> tuple[float, float]:
@@ -125,7 +125,3 @@ def _reachable_elements(_config: GenerateConfig, possible: Sequence[int], certai
 
 _REACHABLE = {"hhi_score": _reachable_hhi, "num_elements": _reachable_elements}
 """Least and greatest values that the elements of a request leave possible."""
-
-
-def _symbol(z: int) -> str:
-    return chemical_symbols[z]

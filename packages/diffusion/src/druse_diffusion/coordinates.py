@@ -90,6 +90,12 @@ class WrappedVE(CooledCorruption):
         sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
         return sigma * wrapped_normal_score(x_t - x0, sigma)
 
+    def training_target(
+        self, x0: Float[Tensor, "n 3"], x_t: Float[Tensor, "n 3"], t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]
+    ) -> Float[Tensor, "n 3"]:
+        """What ``loss`` compares with."""
+        return self.target(x0, x_t, t, num_atoms)
+
     def estimate(
         self,
         prediction: Float[Tensor, "n 3"],
@@ -109,7 +115,7 @@ class WrappedVE(CooledCorruption):
         num_atoms: Int[Tensor, " b"],
     ) -> Float[Tensor, " b"]:
         """``sum over atoms of mean over axes of |sigma score(x_t | x_0) - prediction|^2``."""
-        target = self.target(x0, x_t, t, num_atoms)
+        target = self.training_target(x0, x_t, t, num_atoms)
         return sum_over_atoms((target - prediction).square().mean(-1), num_atoms)
 
     def denoise(

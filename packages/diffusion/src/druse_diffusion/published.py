@@ -45,21 +45,15 @@ def published_process(num_steps: int = 1000) -> CrystalProcess:
 class PublishedCoordinates(WrappedVE):
     """Fractional coordinates, corrected by steps whose size is the same for the whole batch.
 
-    ``target`` stays exact: what is kept of a structure is pulled by it. The published one is that of ``loss``.
+    ``target`` stays exact: what is kept of a structure is pulled by it. The published one is ``training_target``.
     """
 
-    def loss(
-        self,
-        prediction: Float[Tensor, "n 3"],
-        x0: Float[Tensor, "n 3"],
-        x_t: Float[Tensor, "n 3"],
-        t: Float[Tensor, " b"],
-        num_atoms: Int[Tensor, " b"],
-    ) -> Float[Tensor, " b"]:
-        """As ``WrappedVE``, with the published target (S8)."""
+    def training_target(
+        self, x0: Float[Tensor, "n 3"], x_t: Float[Tensor, "n 3"], t: Float[Tensor, " b"], num_atoms: Int[Tensor, " b"]
+    ) -> Float[Tensor, "n 3"]:
+        """``sigma`` times the score of few images (S8)."""
         sigma = per_atom(self.sigma(t, num_atoms), num_atoms)
-        target = sigma * truncated_score(x_t - x0, sigma)
-        return sum_over_atoms((target - prediction).square().mean(-1), num_atoms)
+        return sigma * truncated_score(x_t - x0, sigma)
 
     def correct(
         self,

@@ -141,7 +141,7 @@ def run_parameters(said: Mapping[str, Any], crystal: Crystal) -> dict[str, Any] 
         crystal: the crystal.
     """
     run_type, given = said.get("run_type"), said.get("hubbards")
-    hubbards = {str(k): _number(v) for k, v in given.items()} if isinstance(given, Mapping) else None
+    hubbards = {str(k): number_or_nan(v) for k, v in given.items()} if isinstance(given, Mapping) else None
     if not isinstance(run_type, str) or not run_type:
         if hubbards is None:
             return None
@@ -241,7 +241,8 @@ def scheme_to_apply(hull: str, energies: str, *, reference: str, potential: str)
     )
 
 
-def _number(value: Any) -> float:
+def number_or_nan(value: Any) -> float:
+    """What a file says, as a float; NaN if it is no number, or none that a float can hold."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):

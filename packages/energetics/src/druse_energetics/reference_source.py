@@ -13,7 +13,7 @@ from druse_crystal.io import ReadResult, read_crystals
 from druse_crystal.manifest import file_hash
 from druse_crystal.refusal import refusal_status
 
-from druse_energetics.correction_scheme import FORMATION, run_parameters
+from druse_energetics.correction_scheme import FORMATION, number_or_nan, run_parameters
 from druse_energetics.materials_project import query_entries
 from druse_energetics.published_reference import SCHEME_OF_NAME, PublishedReference
 from druse_energetics.reference_entry import ReferenceEntry
@@ -119,7 +119,7 @@ def entry_of(result: ReadResult, scheme: str, *, corrected: bool = False) -> Ref
     known = replace(known, parameters=run_parameters(_said_of_run(result.info), result.crystal))
     n = result.crystal.num_atoms
     if scheme == FORMATION:
-        energy = _number(result.info.get(FORMATION_ENERGY)) * n
+        energy = number_or_nan(result.info.get(FORMATION_ENERGY)) * n
     else:
         energy = _total_energy(result.info, n, corrected=corrected)
     if not np.isfinite(energy):
@@ -137,10 +137,10 @@ def _said_of_run(info: Mapping[str, Any]) -> Mapping[str, Any]:
 def _total_energy(info: Mapping[str, Any], num_atoms: int, *, corrected: bool) -> float:
     """eV per cell. ``energy`` of a pymatgen entry is without the ``correction`` beside it."""
     for key in (TOTAL_ENERGY, "total_energy_per_atom"):
-        if np.isfinite(_number(info.get(key))):
-            return _number(info[key]) * num_atoms
-    own = _number(info.get("correction"))
-    energy = _number(info.get("energy", info.get("total_energy")))
+        if np.isfinite(number_or_nan(info.get(key))):
+            return number_or_nan(info[key]) * num_atoms
+    own = number_or_nan(info.get("correction"))
+    energy = number_or_nan(info.get("energy", info.get("total_energy")))
     return energy + own if corrected and np.isfinite(own) else energy
 
 
@@ -153,10 +153,3 @@ def _embedded_entries() -> Iterator[ReferenceEntry]:
             yield replace(known, energy=value * crystal.num_atoms, correction=0.0)
         else:
             yield replace(known, status="no_energy", message=f"it has no {FORMATION_ENERGY}")
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return float("nan")
