@@ -123,3 +123,13 @@ def test_no_index_is_configured():
         file for file in FILES if file.suffix in {".toml", ".cfg", ".ini", ".yaml", ".yml"} or file.parent.name == ".ci"
     ]
     assert [str(f.relative_to(ROOT)) for f in configuration if words.search(f.read_text(encoding="utf-8"))] == []
+
+
+def test_float64_not_on_devices_without_it():
+    """Apple GPUs have no float64: it is asked for on the CPU, or by ``in_float64``, which knows them."""
+    careless = re.compile(r"(?<!\.cpu\(\))\.double\(\)")
+    for path in (path for member in MEMBERS for path in member.glob("src/**/*.py")):
+        if path.name in ("device.py", "testing.py"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not careless.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"

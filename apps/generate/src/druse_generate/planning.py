@@ -116,9 +116,9 @@ class Wishes:
         if not len(indices):
             return []
         streams = RandomStreams(self.config.seed, torch.tensor(indices, dtype=torch.long) + _SIZES)
-        uniform = streams.crystal_uniform(1).squeeze(-1).double().tolist()
+        uniform = streams.crystal_uniform(1).squeeze(-1).tolist()
         streams = RandomStreams(self.config.seed, torch.tensor(indices, dtype=torch.long) + _TARGETS)
-        levels = streams.crystal_uniform(max(1, len(self.targets))).double().tolist()
+        levels = streams.crystal_uniform(max(1, len(self.targets))).tolist()
         return [self._plan(index, u, level) for index, u, level in zip(indices, uniform, levels, strict=True)]
 
     def _plan(self, index: int, uniform: float, levels: Sequence[float]) -> Plan:

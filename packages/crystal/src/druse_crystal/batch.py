@@ -139,9 +139,9 @@ class CrystalBatch:
             ValueError: if one of them is not a valid ``Crystal`` (see there) or has an atom that is masked or of an
                 element that no process draws; the sentence names its position.
         """
-        lattice = self.lattice.detach().double().cpu().numpy()
+        lattice = self.lattice.detach().cpu().double().numpy()
         counts = self.num_atoms.tolist()
-        coords = np.split(self.frac_coords.detach().double().cpu().numpy(), np.cumsum(counts)[:-1])
+        coords = np.split(self.frac_coords.detach().cpu().double().numpy(), np.cumsum(counts)[:-1])
         numbers = np.split(self.atomic_numbers.cpu().numpy(), np.cumsum(counts)[:-1])
         crystals = []
         for i in range(len(counts)):

@@ -1,6 +1,7 @@
-"""The torch device that a user asked for."""
+"""The torch device that a user asked for, and what it can do."""
 
 import torch
+from torch import Tensor
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -23,3 +24,8 @@ def find_device(name: str | torch.device) -> torch.device:
     elif device.type != "cpu":
         raise ValueError(f"{str(device)!r} is no device that Druse runs on; use 'cpu', 'cuda' or 'mps'")
     return device
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """``x`` in float64: on its own device, or on the CPU if that has no such numbers (Apple GPUs)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from druse_crystal.batch import CrystalBatch
 from druse_crystal.crystal import Crystal
+from druse_crystal.device import in_float64
 from druse_crystal.lattice import heights
 
 MAX_IMAGES = 10_000_000  # of one pair; more means that the cell has collapsed
@@ -112,11 +113,12 @@ def min_distance(crystal: Crystal) -> float:
 
 def _search(batch: CrystalBatch, cutoffs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Parts of the result: source, target, shifts and squared distances."""
-    compact, combination = _compact(batch.lattice)
+    compact, combination = _compact(in_float64(batch.lattice))
     batch = batch.replace(
-        lattice=compact.to(batch.lattice.dtype),
+        lattice=compact.to(batch.lattice),
         frac_coords=_in_cell(batch.frac_coords, torch.linalg.inv(combination).round(), batch.crystal_index),
     )
+    combination = combination.to(torch.int64).to(batch.device)
     steps = (cutoffs[:, None] / heights(batch.lattice) + 0.5 + 1e-4).floor()
     images = (2 * steps + 1).prod(-1)
     if not bool((images <= MAX_IMAGES).all()):
@@ -152,17 +154,16 @@ def _search(batch: CrystalBatch, cutoffs: Tensor) -> Iterator[tuple[Tensor, Tens
         pair, image, squared = pair[hit], image[hit], squared[hit]
         source, target, shifts = source[pair], target[pair], translations[image] - wrap[pair].long()
         other = (source != target) | (shifts != 0).any(-1)
-        shifts = torch.einsum("ei,eij->ej", shifts.double(), combination[of_pair[pair]]).round().long()
+        shifts = (shifts[:, :, None] * combination[of_pair[pair]]).sum(1)
         yield source[other], target[other], shifts[other], squared[other]
 
 
-def _compact(lattice: Float[Tensor, "b 3 3"]) -> tuple[Float64[Tensor, "b 3 3"], Float64[Tensor, "b 3 3"]]:
+def _compact(old: Float64[Tensor, "b 3 3"]) -> tuple[Float64[Tensor, "b 3 3"], Float64[Tensor, "b 3 3"]]:
     """Lattices with short vectors, and the whole numbers by which they combine the old vectors.
 
     Whole multiples of one vector are taken off another as long as that makes it shorter.
     """
-    old = lattice.double()
-    combination = torch.eye(3, dtype=torch.float64, device=lattice.device).expand_as(old).clone()
+    combination = torch.eye(3, dtype=torch.float64, device=old.device).expand_as(old).clone()
     new = old
     for _ in range(MAX_REDUCTIONS):
         before = combination.clone()
@@ -176,7 +177,8 @@ def _compact(lattice: Float[Tensor, "b 3 3"]) -> tuple[Float64[Tensor, "b 3 3"],
 
 
 def _in_cell(frac_coords: Tensor, change: Tensor, crystal: Tensor) -> Tensor:
-    return torch.einsum("ni,nij->nj", frac_coords.double(), change[crystal]).to(frac_coords.dtype)
+    frac = in_float64(frac_coords)
+    return torch.einsum("ni,nij->nj", frac, change[crystal.to(frac.device)]).to(frac_coords)
 
 
 def _translations(steps: Tensor, num_images: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ by its step number alone. Source: Salmon et al., "Parallel random numbers: as ea
 import math
 
 import torch
+from druse_crystal.device import in_float64
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -70,7 +71,8 @@ class RandomStreams:
         key = torch.stack([torch.full_like(crystals, low), crystals & _WORD], -1)[:, None].expand(-1, len(blocks), -1)
         words = philox(counter, key).flatten(1)[:, :width]
         self.draw += 1
-        return ((words.double() + 0.5) / 2.0**32).clamp(max=1 - 2.0**-24).float()
+        uniform = ((in_float64(words) + 0.5) / 2.0**32).clamp(max=1 - 2.0**-24)
+        return uniform.float().to(words.device)
 
     def _rows(self, num_atoms: Int[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         index = torch.repeat_interleave(num_atoms)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from druse_crystal.batch import LARGEST_ATOMIC_NUMBER
+from druse_crystal.device import in_float64
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
@@ -162,6 +163,6 @@ class AbsorbingD3PM(Corruption):
 
     def draw(self, prediction: Float[Tensor, "n k"], uniform: Float[Tensor, "n 1"]) -> Int[Tensor, " n"]:
         """Atomic numbers from predicted logits, by numbers even in (0, 1)."""
-        cumulative = (prediction[:, :NUM_ELEMENTS].double() / self.temperature).softmax(-1).cumsum(-1)
-        drawn = torch.searchsorted(cumulative, uniform.double() * cumulative[:, -1:]).squeeze(-1) + 1
-        return drawn.clamp(max=NUM_ELEMENTS)
+        cumulative = (in_float64(prediction[:, :NUM_ELEMENTS]) / self.temperature).softmax(-1).cumsum(-1)
+        drawn = torch.searchsorted(cumulative, in_float64(uniform) * cumulative[:, -1:]).squeeze(-1) + 1
+        return drawn.clamp(max=NUM_ELEMENTS).to(prediction.device)

@@ -75,7 +75,7 @@ class BandGapReadout(nn.Module):
             return np.empty(0)
         num_atoms = torch.tensor([len(x) for x in features])
         logit, size = self(torch.from_numpy(np.concatenate(features)), num_atoms)
-        return torch.where(logit > 0, size, torch.where(logit.isnan(), torch.nan, 0.0)).double().numpy()
+        return torch.where(logit > 0, size, torch.where(logit.isnan(), torch.nan, 0.0)).cpu().double().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,8 +134,8 @@ class _Batch:
                 continue
             atoms = self.state.system_idx == k
             result = finished(
-                lattice=self.state.row_vector_cell[k].double().cpu().numpy(),
-                cart_coords=self.state.positions[atoms].double().cpu().numpy(),
+                lattice=self.state.row_vector_cell[k].cpu().double().numpy(),
+                cart_coords=self.state.positions[atoms].cpu().double().numpy(),
                 atomic_numbers=self.state.atomic_numbers[atoms].cpu().numpy(),
                 energy=float(self.state.energy[k]),
                 initial_energy=self.initial_energies[k],

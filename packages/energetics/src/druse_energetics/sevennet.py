@@ -57,8 +57,8 @@ class SevenNetPotential:
                 evaluations.append(
                     Evaluation(
                         energy=float(energy),
-                        forces=force.double().cpu().numpy(),
-                        stress=stress.double().cpu().numpy(),
+                        forces=force.cpu().double().numpy(),
+                        stress=stress.cpu().double().numpy(),
                     )
                 )
         return evaluations

@@ -121,10 +121,10 @@ class CountedSpecies(Corruption):
         revealed = ((before == MASK) & (after != MASK)).tolist()
         if not any(revealed):
             return after
-        uniform = drawn.double().tolist()
+        uniform = drawn.tolist()
         known = self._known(num_atoms)
         numbers = after.tolist()
-        wanted = (logits[:, :NUM_ELEMENTS].double() / self.species.temperature).cpu()
+        wanted = logits[:, :NUM_ELEMENTS].cpu().double() / self.species.temperature
         for bounds, orbits in zip(self.bounds, self._orbits(num_atoms), strict=True):
             free = [o for o in orbits if not known[o[0]]]
             fresh = sorted((o for o in free if revealed[o[0]]), key=lambda orbit: uniform[orbit[0]][0])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 from druse_crystal import CrystalBatch
+from druse_crystal.device import in_float64
 from druse_diffusion import MASK, NUM_ELEMENTS, Conditions, Prediction, ScoreModel
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -54,18 +55,19 @@ class RequiredElements:
         """Scores of the model, and its logits with what is missing preferred."""
         prediction = self.model(noisy, t, conditions)
         logits = prediction.species_logits
-        gain = self._gain(logits, noisy).to(logits.dtype)
-        return replace(prediction, species_logits=logits + gain)
+        gain = self._gain(in_float64(logits), noisy)
+        return replace(prediction, species_logits=logits + gain.to(logits))
 
     def _gain(self, logits: Float[Tensor, "n k"], noisy: CrystalBatch) -> Float[Tensor, "n k"]:
         device, r = logits.device, len(self.elements)
+        noisy = noisy.to(device=device)
         columns = torch.tensor([z - 1 for z in self.elements], device=device)
         bits = 2 ** torch.arange(r, device=device)
         sets = torch.arange(2**r, device=device)
-        member = ((sets[:, None] & bits) > 0).double()  # (sets, r)
+        member = ((sets[:, None] & bits) > 0).to(logits)  # (sets, r)
         crystal, masked = noisy.crystal_index, noisy.atomic_numbers == MASK
 
-        probability = logits[:, :NUM_ELEMENTS].double().softmax(-1)[:, columns]
+        probability = logits[:, :NUM_ELEMENTS].softmax(-1)[:, columns]
         probability = (1 - SMOOTHING) * probability + SMOOTHING / r
         avoids = torch.log1p(-(probability @ member.T).clamp(max=1 - 1e-9)) * masked[:, None]  # (n, sets)
         everybody = avoids.new_zeros(len(noisy), len(sets)).index_add(0, crystal, avoids)

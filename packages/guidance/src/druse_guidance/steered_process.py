@@ -119,7 +119,7 @@ class SteeredProcess:
         gained = rewards - (self._before if self._before is not None else 0.0)
         logits = torch.tensor(self.strength * gained).reshape(-1, self.particles)
         shares = logits.softmax(1).cumsum(1)
-        start = uniform.double().cpu().reshape(-1, self.particles)[:, :1]
+        start = uniform.cpu().double().reshape(-1, self.particles)[:, :1]
         places = (start + torch.arange(self.particles)) / self.particles
         within = torch.searchsorted(shares, places.contiguous()).clamp(max=self.particles - 1)
         chosen = (within + self.particles * torch.arange(len(within))[:, None]).flatten()
