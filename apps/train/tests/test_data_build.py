@@ -1,17 +1,21 @@
 import csv
 import json
+import math
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from druse_crystal import Crystal
+from druse_crystal.alex_mp_20 import ELEMENTS
+from druse_crystal.cif import cif_text
 from druse_crystal.convert import to_pymatgen
 from druse_crystal.dataset import CrystalDataset, load_embedded
 from druse_crystal.io import ReadResult, write_cif, write_extxyz
 from druse_crystal.testing import random_crystal
 from druse_train.data_cli import data_app
 from druse_train.dataset_build import NothingLeft, build_dataset
-from druse_train.selection import Selection
+from druse_train.selection import Condition, Selection
 from druse_train.standard_form import Candidate, in_parallel, standardize_candidate
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Element
@@ -187,7 +191,7 @@ def test_when_nothing_is_left_all_refusals_are_written(tmp_path, published):
     with (tmp_path / "mine.refused.csv").open() as file:
         assert [row["id"] for row in csv.DictReader(file)] == ["a", "b", "c"]
     with pytest.raises(NothingLeft, match="12 left out by --where dull"):
-        build_dataset(published, selection=Selection(where="dull"))
+        build_dataset(published, selection=Selection(where=(Condition("dull"),)))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,55 @@ def test_when_nothing_is_left_all_refusals_are_written(tmp_path, published):
 )
 def test_columns_that_are_true(some, value, wanted):
     result = ReadResult(source="a", crystal=some.crystals[0], info={"good": value})
-    assert (Selection(where="good").objection(result) == "") == wanted
+    assert (Selection(where=(Condition("good"),)).objection(result) == "") == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "wanted"),
+    [
+        ("gap<0.1", 0.05, True),
+        ("gap<0.1", 0.1, False),
+        ("gap <= 0.1", "0.1", True),
+        ("gap>-1e-3", 0, True),
+        ("gap>=2", 1.9, False),
+        ("gap=2", 2.0, True),
+        ("gap<0.1", None, False),
+        ("gap<0.1", math.nan, False),
+        ("gap<0.1", "metal", False),
+    ],
+)
+def test_columns_that_compare_with_a_number(some, text, value, wanted):
+    result = ReadResult(source="a", crystal=some.crystals[0], info={"gap": value})
+    assert (Selection(where=(Condition.parse(text),)).objection(result) == "") == wanted
+
+
+@pytest.mark.parametrize("text", ["<0.1", "gap<", "gap<small", "0<gap<1", "gap==1"])
+def test_conditions_that_make_no_sense(text):
+    with pytest.raises(ValueError, match="is no condition"):
+        Condition.parse(text)
+
+
+def test_the_limits_of_the_published_dataset(tmp_path):
+    """Of five structures one is too large, one too far above the hull, one not known to be near, one radioactive."""
+
+    def cube(*numbers):
+        frac_coords = np.stack(np.unravel_index(np.arange(len(numbers)), (3, 3, 3)), -1) / 3
+        return Crystal(lattice=9 * np.eye(3), frac_coords=frac_coords, atomic_numbers=np.array(numbers))
+
+    large = cube(*ELEMENTS[20:41])
+    rows = [(cube(26), 0.0999), (cube(43), 0.0), (large, 0.0), (cube(27), 0.1), (cube(28), "")]
+    with (tmp_path / "all.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif", "energy_above_hull"])
+        writer.writerows([f"x{i}", cif_text(crystal, symprec=None), value] for i, (crystal, value) in enumerate(rows))
+    arguments = ["build", "--from", tmp_path / "all.csv", "--out", tmp_path / "a.parquet", "--limits", "alex-mp-20"]
+    result = runner.invoke(data_app, [str(x) for x in [*arguments, "--max-atoms", 99, "--workers", 1]])
+    assert result.exit_code == 0, result.output
+    dataset = CrystalDataset.read(tmp_path / "a.parquet")
+    assert dataset.ids.tolist() == ["x0"]
+    assert dataset.metadata["counts"]["left_out"] == {"--without-elements": 1, "--where energy_above_hull<0.1": 2}
+    assert dataset.metadata["counts"]["refused"] == 1
+    assert "energy_above_hull<0.1; none of He, Ne" in dataset.metadata["filters"]
 
 
 def test_folders_and_trajectories(tmp_path, some):
@@ -221,6 +273,7 @@ def test_folders_and_trajectories(tmp_path, some):
         (["--from", "note.txt", "--out", "a.parquet"], "no known format"),
         (["--from", "gone.csv", "--out", "new/a.parquet"], "gone.csv does not exist"),
         (["--from", "bad.csv", "--out", "new/a.parquet", "--without-elements", "He,Xx"], "'Xx' is no element"),
+        (["--from", "bad.csv", "--out", "new/a.parquet", "--where", "a<b"], "'a<b' is no condition"),
         (["--from", "bad.csv", "--out", "new/a.parquet", "--leave-out", "gone.txt"], "one entry a line"),
         (["--from", "bad.csv", "--out", "new/a.parquet", "--held-out", "note.txt"], "'hello' is no formula"),
         (["--from", "some.parquet", "--out", "new/a.parquet"], "no column 'frac_coords'"),

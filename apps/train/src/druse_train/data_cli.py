@@ -30,6 +30,12 @@ class Form(StrEnum):
     CACHE = "cache"
 
 
+class Limits(StrEnum):
+    """Whose limits a dataset keeps."""
+
+    ALEX_MP_20 = "alex-mp-20"
+
+
 @data_app.command("build")
 def build(
     source: Annotated[
@@ -42,7 +48,20 @@ def build(
     ],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     max_atoms: Annotated[int, typer.Option(min=1, help="Refuse larger cells.")] = 20,
-    where: Annotated[str | None, typer.Option(help="Only structures of which this column is true.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only structures of which this column is true, or compares so with a number: "
+            "energy_above_hull<0.1. Can be given several times."
+        ),
+    ] = None,
+    limits: Annotated[
+        Limits | None,
+        typer.Option(
+            help="Only what a published dataset would hold. alex-mp-20: at most 20 atoms, energy_above_hull<0.1, no "
+            "Tc, Pm, noble gases or elements beyond Bi."
+        ),
+    ] = None,
     without_elements: Annotated[str, typer.Option(help="No structures with these elements, such as He,Ne.")] = "",
     leave_out: Annotated[
         Path | None, typer.Option(help="No structures with these ids: a text file, one a line.")
@@ -83,20 +102,33 @@ def build(
     workers: Workers = os.cpu_count() or 1,
 ):
     """Make a dataset of your own structures; what is refused is listed with its reason beside the file."""
+    from druse_crystal import alex_mp_20
+
     from druse_train.dataset_build import NothingLeft, build_dataset, write_refused
     from druse_train.embedded import held_out_formulas
     from druse_train.parquet_table import structures
-    from druse_train.selection import Selection, parse_elements, parse_words, read_formulas, read_words
+    from druse_train.selection import (
+        Condition,
+        Selection,
+        parse_elements,
+        parse_words,
+        read_formulas,
+        read_words,
+        within_alex_mp_20,
+    )
     from druse_train.source_split import has_split
 
     with user_errors("druse-train data build", when_stopped=NOTHING):
         if out.suffix != ".parquet":
             raise ValueError(f"--out {out} must end with .parquet")
         selection = Selection(
-            where=where,
+            where=tuple(Condition.parse(text) for text in where or ()),
             without=parse_elements(without_elements),
             leave_out=frozenset() if leave_out is None else read_words(leave_out),
         )
+        if limits is Limits.ALEX_MP_20:
+            max_atoms = min(max_atoms, alex_mp_20.MAX_ATOMS)
+            selection = within_alex_mp_20(selection)
         formulas: frozenset[str] = frozenset()
         if held_out is not None:
             formulas = held_out_formulas() if held_out == "public" else read_formulas(Path(held_out))

@@ -1,11 +1,69 @@
 """Which structures of a source are wanted: by a column, by their elements, by their ids."""
 
-from dataclasses import dataclass
+import operator
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from druse_crystal import alex_mp_20
 from druse_crystal.io import ReadResult
 from pymatgen.core import Composition, Element
+
+_COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "=": operator.eq}
+_COMPARED = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<sign>[<>]=?|=)\s*(?P<bound>[^<>=]+)")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a column (or another entry beside the structures) must say.
+
+    Attributes:
+        column: its name.
+        sign: how it compares with the bound: ``<``, ``<=``, ``>``, ``>=`` or ``=``; empty: the column must be true.
+        bound: in the unit of the column.
+    """
+
+    column: str
+    sign: str = ""
+    bound: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """The condition of a text such as ``near_hull`` or ``energy_above_hull<0.1``.
+
+        Raises:
+            ValueError: if it is neither.
+        """
+        if not re.search("[<>=]", text):
+            return cls(text)
+        match = _COMPARED.fullmatch(text.strip())
+        try:
+            if match is None:
+                raise ValueError
+            return cls(match["column"].strip(), match["sign"], float(match["bound"]))
+        except ValueError:
+            raise ValueError(
+                f"{text!r} is no condition: name a column that is true, or compare it with a number, such as "
+                "energy_above_hull<0.1"
+            ) from None
+
+    def holds(self, value: Any) -> bool:
+        """Whether an entry fulfils it; one that is missing or no number does not."""
+        if not self.sign:
+            return _is_true(value)
+        try:
+            return _COMPARISONS[self.sign](float(value), self.bound)
+        except (TypeError, ValueError):
+            return False
+
+    @property
+    def text(self) -> str:
+        """What ``parse`` reads."""
+        return f"{self.column}{self.sign}{self.bound:g}" if self.sign else self.column
+
+    def __str__(self) -> str:
+        return self.text if self.sign else f"{self.column} is true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,20 +71,21 @@ class Selection:
     """What is wanted; without any wish, everything.
 
     Attributes:
-        where: a column (or another entry beside the structures) that must be true.
+        where: conditions that must all hold.
         without: atomic numbers that no structure may hold.
         leave_out: ids of structures that are not wanted.
     """
 
-    where: str | None = None
+    where: tuple[Condition, ...] = ()
     without: frozenset[int] = frozenset()
     leave_out: frozenset[str] = frozenset()
 
     def objection(self, result: ReadResult) -> str:
         """The option that speaks against a structure; empty if none does."""
-        known = result.crystal is not None or self.where in result.info
-        if self.where is not None and known and not _is_true(result.info.get(self.where)):
-            return f"--where {self.where}"
+        for condition in self.where:
+            known = result.crystal is not None or condition.column in result.info
+            if known and not condition.holds(result.info.get(condition.column)):
+                return f"--where {condition.text}"
         if self.leave_out and str(result.info.get("id", result.source)) in self.leave_out:
             return "--leave-out"
         if result.crystal is not None and not self.without.isdisjoint(result.crystal.atomic_numbers.tolist()):
@@ -34,14 +93,23 @@ class Selection:
         return ""
 
     def __str__(self) -> str:
-        wishes = []
-        if self.where is not None:
-            wishes.append(f"{self.where} is true")
+        wishes = [str(condition) for condition in self.where]
         if self.without:
             wishes.append(f"none of {', '.join(Element.from_Z(z).symbol for z in sorted(self.without))}")
         if self.leave_out:
             wishes.append(f"not one of {len(self.leave_out)} ids")
         return "; ".join(wishes)
+
+
+def within_alex_mp_20(selection: Selection) -> Selection:
+    """The selection, and nothing that the dataset of the published models leaves out but for large cells.
+
+    The column ``energy_above_hull`` (eV/atom) must be there; the structures stay below
+    ``druse_crystal.alex_mp_20.MAX_ENERGY_ABOVE_HULL``.
+    """
+    near = Condition("energy_above_hull", "<", alex_mp_20.MAX_ENERGY_ABOVE_HULL)
+    absent = frozenset(element.Z for element in Element) - frozenset(alex_mp_20.ELEMENTS)
+    return replace(selection, where=(*selection.where, near), without=selection.without | absent)
 
 
 def _is_true(value: Any) -> bool:
