@@ -47,7 +47,11 @@ def test_throughput(here, tiny_model):
 
 def test_published_network(here):
     result = run("published-network", "--smoke", "--quiet", "--threads", 1)
-    rows = check(result, here / "published-network", "published-network")["results"]["rows"]
+    results = check(result, here / "published-network", "published-network")["results"]
+    rows, draws = results["rows"], results["draws"]
+    assert [d["precision"] for d in draws] == list(dict.fromkeys(r["precision"] for r in rows))
+    assert all(d["evaluations"] == 100 and d["seconds"] > 0 and d["peak_mib"] > 100 for d in draws)
+    assert all(d["valid"] <= d["crystals"] == 2 for d in draws)
     assert [row["crystals"] for row in rows if row["precision"] == "float32"] == [1, 2]
     assert all(row["seconds"] > 0 and row["gflop"] > 0 for row in rows)
     assert rows[0]["triplets"] > rows[0]["edges"] > 100
