@@ -67,6 +67,8 @@ def test_samplers_hand_their_temperatures_on():
         frac_coords=WrappedVE(temperature=0.5, cold_below=0.3),
         species=AbsorbingD3PM(temperature=0.8, remask=0.2),
     )
+    assert [SAMPLERS[name].evaluations for name in ("fast", "quick", "paper")] == [400, 100, 2000]
+    assert SAMPLERS["quick"].process == SAMPLERS["fast"].process
     assert SAMPLERS["paper"].process == CrystalProcess()
     assert SAMPLERS["paper"].times == SAMPLERS["published"].times == uniform_times(1000)
     assert SAMPLERS["published"].process == published_process(1000)
@@ -92,7 +94,7 @@ def test_a_name_in_the_settings_stands_for_a_sampler(tmp_path):
         assert settings == GenerateConfig(sampler=sampler)
         assert with_options(settings, steps=50).sampler.steps == 50
     path.write_text("sampler: slow\n")
-    with pytest.raises(ValueError, match="sampler: sampler is 'slow', it must be one of fast, predictor, paper, publ"):
+    with pytest.raises(ValueError, match="sampler: sampler is 'slow', it must be one of fast, quick, predictor"):
         read_settings(path, GenerateConfig)
 
 
@@ -182,7 +184,7 @@ def test_another_run_in_the_folder_is_refused(model, tmp_path):
         (["--num-atoms", "5-8"], "5 to 8 atoms: ask for a range with one of 1, 2, 4, 9"),
         (["--num-atoms", "many"], "such as 8"),
         (["--num-atoms", "9-2"], "not be larger"),
-        (["--sampler", "slow"], "fast, predictor, paper, published"),
+        (["--sampler", "slow"], "fast, quick, predictor, paper, published"),
         (["--sampler", "published", "--temperature", "0.5"], "the published sampler has no temperatures"),
         (["--steps", "1"], "at least 2 steps"),
         (["--seed", "-1"], "seed"),

@@ -28,7 +28,7 @@ NumAtoms = Annotated[str | None, typer.Option("--num-atoms", help="Atoms in a ce
 Reference = Annotated[str, typer.Option(help="embedded, or the path of a reference.")]
 PotentialName = Annotated[str, typer.Option("--potential", help="sevennet-0, sevennet-l3i5 or chgnet.")]
 Parents = Annotated[str, typer.Option(help="Dataset whose training split the classical methods start from; embedded.")]
-SamplerName = Annotated[str, typer.Option("--sampler", help="fast, predictor, paper or published.")]
+SamplerName = Annotated[str, typer.Option("--sampler", help="fast, quick, predictor, paper or published.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default=False)]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Tiny: does it run? Written to build/, worth nothing else.")]

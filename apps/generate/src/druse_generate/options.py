@@ -125,8 +125,8 @@ SamplerName = Annotated[
     str | None,
     typer.Option(
         "--sampler",
-        help="fast (default), predictor, paper (1,000 + 1,000 evaluations), or published (the same, with the published "
-        "code's peculiarities).",
+        help="fast (default, 400 evaluations), quick (100), predictor (200), paper (1,000 + 1,000), "
+        "or published (the same, with the published code's peculiarities).",
         show_default=False,
     ),
 ]
