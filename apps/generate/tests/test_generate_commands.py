@@ -3,11 +3,12 @@
 import json
 import shutil
 import zipfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import signature
 
 import numpy as np
 import pytest
+import torch
 from druse_crystal.io import read_crystals
 from druse_crystal.settings import read_settings
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, uniform_times
@@ -84,6 +85,34 @@ def test_options_win_over_settings(tmp_path):
     assert (changed.num, changed.num_atoms) == (7, (3, 3))
     assert changed.sampler == SamplerConfig(steps=30, species_temperature=0.5, temperature=0.0)
     assert with_options(settings, sampler="paper").sampler == SAMPLERS["paper"]
+
+
+def test_a_crystal_that_explodes_is_a_failed_draw(model):
+    wishes = check(load_checkpoint(model), GenerateConfig(num=6, sampler=SHORT))
+
+    def wild(noisy, t, conditions=None):
+        prediction = wishes.model(noisy, t, conditions)
+        first = torch.arange(len(noisy)) == 0
+        return replace(prediction, lattice=torch.where(first[:, None, None], 1e30, prediction.lattice))
+
+    plain = {d.index: d for batch in generate(wishes, range(6)) for d in batch}
+    drawn = {d.index: d for batch in generate(replace(wishes, model=wild), range(6)) for d in batch}
+    lost = [index for index, draw in drawn.items() if draw.crystal is None and plain[index].crystal is not None]
+    assert lost
+    assert all("grew beyond all numbers" in drawn[index].message for index in lost)
+    for index in set(drawn) - set(lost):
+        if plain[index].crystal is not None:
+            assert np.array_equal(drawn[index].crystal.lattice, plain[index].crystal.lattice)
+
+
+def test_the_published_grid_in_settings(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("sampler: {grid: published, steps: 100}\n")
+    with pytest.raises(ValueError, match="`sampler: published`, or all of temperature: 1"):
+        read_settings(path, GenerateConfig)
+    cold = "temperature: 1, lattice_temperature: 1, remask: 0"
+    path.write_text(f"sampler: {{grid: published, steps: 100, corrector_steps: 1, {cold}}}\n")
+    assert read_settings(path, GenerateConfig).sampler == replace(SAMPLERS["published"], steps=100)
 
 
 def test_a_name_in_the_settings_stands_for_a_sampler(tmp_path):

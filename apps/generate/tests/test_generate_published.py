@@ -1,6 +1,7 @@
 """Published networks: imported, listed, asked for properties and held to constraints like any other model."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -102,16 +103,72 @@ def test_a_name_is_imported_once(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(find_model, "import_checkpoint", read)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for out in ("a", "b"):
-        result = run("generate", "--model", "mattergen_base", "--num", 1, "--steps", 2, "--out", tmp_path / out)
-        assert result.exit_code == 0, result.output
+    monkeypatch.chdir(tmp_path)
+    common = ["generate", "--model", "mattergen_base", "--steps", 2, "--num-atoms", 2]
+    for out in ("a", "mattergen_base"):  # a folder of results with the name of the model does not hide it
+        for num in (1, 2):
+            result = run(*common, "--num", num, "--out", out)
+            assert result.exit_code == 0, result.output
     assert calls == ["mattergen_base"]
     assert "as imported before" in " ".join(result.stderr.split())
+    (tmp_path / "druse" / "mattergen_base" / "weights.safetensors").unlink()
+    assert run(*common, "--num", 3, "--out", "a").exit_code == 0
+    assert calls == ["mattergen_base"] * 2
     result = run("generate", "--model", "mattergen_bass", "--num", 1, "--out", tmp_path / "c")
     assert result.exit_code == 2
     words = " ".join(result.stderr.split())
     assert "mattergen_bass does not exist" in words
     assert all(name in words for name in PUBLISHED)
+    result = run("generate", "--model", "nothing.ckpt", "--num", 1, "--out", tmp_path / "c")
+    assert "nothing.ckpt does not exist" in " ".join(result.stderr.split())
+
+
+def test_a_folder_of_the_name_gives_the_model(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(model.parent / "run", tmp_path / "space_group")
+    result = run("info", "--model", "space_group")
+    assert result.exit_code == 0, result.output
+    assert "imported from the file space_group/last.ckpt" in " ".join(result.stderr.split())
+    result = run("import-checkpoint", "space_group", "--out", "imported")
+    assert "from the file space_group/last.ckpt" in " ".join(result.stdout.split())
+    assert "another file than the one that had this name" in " ".join(result.stdout.split())
+
+
+def test_an_import_overwrites_nothing(model, tmp_path):
+    before = sorted(path.name for path in (model.parent / "run").iterdir())
+    for out in (model.parent / "run", model):
+        result = run("import-checkpoint", model.parent / "run", "--out", out)
+        assert result.exit_code == 2
+        assert "is no empty folder" in " ".join(result.stderr.split())
+    assert sorted(path.name for path in (model.parent / "run").iterdir()) == before
+    result = run("import-checkpoint", model, "--out", tmp_path / "x")
+    assert "is a checkpoint of Druse already" in " ".join(result.stderr.split())
+
+
+def test_what_it_learnt_and_is_not_asked_for_is_said(model, tmp_path):
+    common = ["generate", "--model", model, "--num", 1, "--steps", 2, "--num-atoms", 4, "--quiet"]
+    said = {}
+    for name, options in {
+        "system": ["--chemical-system", "Li-O"],
+        "group": ["--space-group", 225],
+        "asked": ["--chemical-system", "Li-O", "--property", "chemical_system=Li-O"],
+    }.items():
+        result = run(*common, *options, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        said[name] = " ".join(result.stderr.split())
+    assert "add --property chemical_system=Li-O" in said["system"]
+    assert "add --property space_group=225" in said["group"]
+    assert "--property" not in said["asked"]
+
+
+def test_elements_that_are_assumed_are_said_to_be(model, tmp_path):
+    assert "training_crystals" not in json.loads(run("info", "--model", model, "--json").stdout)
+    result = run("generate", "--model", model, "--num", 1, "--formula", "UO2", "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    words = " ".join(result.stderr.split())
+    assert "those of Alex-MP-20 are assumed, and U is not one" in words
+    assert "--data" in words
 
 
 def test_a_published_folder_has_to_be_imported(model, tmp_path):

@@ -245,9 +245,22 @@ def test_the_limits_of_the_published_dataset(tmp_path):
     assert result.exit_code == 0, result.output
     dataset = CrystalDataset.read(tmp_path / "a.parquet")
     assert dataset.ids.tolist() == ["x0"]
-    assert dataset.metadata["counts"]["left_out"] == {"--without-elements": 1, "--where energy_above_hull<0.1": 2}
+    assert dataset.metadata["counts"]["left_out"] == {
+        "--without-elements": 1,
+        "--limits alex-mp-20, energy_above_hull<0.1": 2,
+    }
     assert dataset.metadata["counts"]["refused"] == 1
     assert "energy_above_hull<0.1; none of He, Ne" in dataset.metadata["filters"]
+
+
+def test_limits_of_what_the_data_do_not_say(tmp_path, some):
+    write_cif(tmp_path / "a.cif", some.crystals[0])
+    arguments = ["build", "--from", tmp_path / "a.cif", "--out", tmp_path / "a.parquet", "--limits", "alex-mp-20"]
+    result = runner.invoke(data_app, [str(x) for x in [*arguments, "--workers", 1]])
+    assert result.exit_code == 2
+    assert "--limits alex-mp-20, energy_above_hull<0.1 (there is no energy_above_hull)" in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_folders_and_trajectories(tmp_path, some):

@@ -1,8 +1,10 @@
 """Published checkpoints from disk and from the hub: read without running anything, written as checkpoints of Druse."""
 
+import argparse
 import json
 import os
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import huggingface_hub
@@ -153,6 +155,14 @@ def put(folder, name, change):
     torch.save(content, folder / "checkpoints/last.ckpt")
 
 
+def only_settings(folder, beside, **inside):
+    """Settings beside the weights and none in their file, but for what is given."""
+    content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    del content["config"]
+    torch.save(content | inside, folder / "checkpoints/last.ckpt")
+    (folder / "config.yaml").unlink() if beside is None else (folder / "config.yaml").write_text(beside)
+
+
 def crystals():
     generator = torch.Generator().manual_seed(0)
     return CrystalBatch(
@@ -289,6 +299,58 @@ def test_best_is_the_lowest_loss_in_a_name(published):
     assert import_checkpoint(str(folder)).provenance["epoch"] == 7
 
 
+def test_what_trainers_leave_beside_the_weights_is_read(published):
+    folder, network, content = published
+    beside = {
+        "hyper_parameters": argparse.Namespace(lr=np.float64(1e-4), folder=Path("runs"), kind=np.dtype("float32")),
+        "callbacks": {"best": np.float32(0.3), "history": np.arange(3.0), "counts": np.array([1, 2])},
+    }
+    torch.save(content | beside, folder / "checkpoints" / "last.ckpt")
+    found = import_checkpoint(str(folder)).network
+    assert weights_hash(found) == weights_hash(network)
+
+
+def test_a_hole_in_a_file_is_found(published):
+    folder, _, _ = published
+    path = folder / "checkpoints" / "last.ckpt"
+    whole = bytearray(path.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 400] = bytes(400)
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"damaged .* \(the checksum of last/data/"):
+        import_checkpoint(str(folder))
+
+
+def test_settings_of_something_else_do_not_hide_those_of_the_file(published):
+    folder, _, content = published
+    own = yaml.safe_load((folder / "config.yaml").read_text())
+    torch.save(content | {"config": own}, folder / "checkpoints" / "last.ckpt")
+    (folder / "config.yaml").write_text("editor: vim")
+    assert import_checkpoint(str(folder)).network.config.cutoff == 6.5
+    only_settings(folder, None, config="words")
+    assert "none beside the file" in import_checkpoint(str(folder)).provenance["settings"]
+
+
+def test_many_settings_make_no_long_sentence(published):
+    folder, _, _ = published
+    lines = ["a: &a [x,x,x,x,x,x,x,x,x,x]", *(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]" for a, b in pairwise("abcde"))]
+    model = "{_target_: GemNetTDenoiser, gemnet: {activation: *e}}"
+    lines.append(f"lightning_module: {{diffusion_module: {{model: {model}}}}}")
+    (folder / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"ask for gemnet\.activation") as refusal:
+        import_checkpoint(str(folder))
+    assert len(str(refusal.value)) < 1000
+
+
+def test_where_it_comes_from_and_what_is_assumed(published, tmp_path):
+    folder, _, _ = published
+    facts = import_checkpoint(str(folder)).provenance
+    assert facts["from"] == f"the file {folder / 'checkpoints' / 'last.ckpt'}"
+    assert facts["assumed"] == "sizes and elements"
+    with pytest.raises(ValueError, match="data build --from"):
+        import_checkpoint(str(folder), data=tmp_path)
+
+
 class Bomb:
     def __reduce__(self):
         return (os.system, ("touch exploded",))
@@ -315,9 +377,12 @@ def test_a_file_that_wants_to_run_code_is_refused(published, tmp_path, monkeypat
             lambda f: (f / "checkpoints/last.ckpt").write_bytes((f / "checkpoints/last.ckpt").read_bytes()[:5000]),
             "trunc",
         ),
+        (lambda f: put(f, "fc_atom.bias", lambda value: value.to_sparse()), "no plain array"),
+        (lambda f: (f / "config.yaml").write_text("when: 2024-13-45"), "is no YAML"),
         (lambda f: (f / "checkpoints/last.ckpt").write_text("weights"), "last.ckpt"),
         (lambda f: (f / "config.yaml").write_text("a: [1"), "is no YAML"),
-        (lambda f: (f / "config.yaml").write_text("trainer: 1"), "lack lightning_module.diffusion_module.model"),
+        (lambda f: only_settings(f, "trainer: 1"), "config.yaml lack lightning_module.diffusion_module.model"),
+        (lambda f: only_settings(f, "trainer"), "config.yaml holds no settings"),
         (
             lambda f: (f / "config.yaml").write_text(yaml.safe_dump(settings(rbf={"name": "bessel"}))),
             "ask for gemnet.rbf.name",

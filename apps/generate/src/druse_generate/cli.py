@@ -83,17 +83,20 @@ def import_checkpoint(
     from druse_crystal.console import user_errors
 
     with user_errors("druse import-checkpoint", when_stopped="Nothing was written."):
+        from druse_crystal.files import new_folder
         from druse_scores import import_checkpoint as read
         from druse_scores import save_checkpoint
 
         if which not in ("last", "best"):
             raise ValueError(f"--which is {which!r}, it must be last or best")
-        checkpoint = read(source, which=which, data=data)
-        save_checkpoint(checkpoint, out)
+        with new_folder(out) as temporary:
+            checkpoint = read(source, which=which, data=data)
+            save_checkpoint(checkpoint, temporary)
     facts = {"model": str(out), "parameters": sum(p.numel() for p in checkpoint.network.parameters())}
     facts |= checkpoint.provenance
-    origin = f", from {facts['from']}" if "from" in facts else ""
-    typer.echo(json.dumps(facts) if as_json else f"{out}: {facts['parameters']:,} parameters{origin}")
+    note = f" ({facts['note']})" if "note" in facts else ""
+    text = f"{out}: {facts['parameters']:,} parameters, from {facts['from']}{note}"
+    typer.echo(json.dumps(facts) if as_json else text)
 
 
 @app.command()
@@ -105,7 +108,8 @@ def info(model: Model = None, adapters: Adapters = None, as_json: AsJson = False
         from ase.data import chemical_symbols
         from druse_crystal.console import Display
         from druse_guidance import load_adapter, own_properties
-        from druse_scores import load_checkpoint
+        from druse_scores import GemNet, load_checkpoint
+        from druse_scores.gemnet.lightning_file import PUBLISHED
 
         from druse_generate.config import SAMPLERS
         from druse_generate.find_model import find_model
@@ -118,15 +122,18 @@ def info(model: Model = None, adapters: Adapters = None, as_json: AsJson = False
         for path in [*adapter_files(folder), *(adapters or ())]:
             for name, described in load_adapter(path, base=checkpoint.network).adapter.properties.items():
                 known[f"{name} ({path.name})"] = described.describe()
+        published = isinstance(checkpoint.network, GemNet)
+        remedy = f"take one of {', '.join(PUBLISHED)}" if published else "add an adapter (`druse-train finetune`)"
+        sizes = {} if "assumed" in checkpoint.provenance else {"training_crystals": sum(checkpoint.num_atoms.values())}
         facts = {
             "model": str(folder) if model else "the model that ships with druse-generate",
             "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
             "network": asdict(checkpoint.network.config),
             "num_atoms": [min(checkpoint.num_atoms), max(checkpoint.num_atoms)],
-            "training_crystals": sum(checkpoint.num_atoms.values()),
+            **sizes,
             "elements": [chemical_symbols[z] for z in checkpoint.elements],
             "species": "given: give a formula or exact counts" if checkpoint.given_species else "drawn",
-            "properties": known or "none: add an adapter (`druse-train finetune`)",
+            "properties": known or f"none: {remedy}",
             "samplers": {name: f"{s.steps} steps, {s.evaluations} evaluations" for name, s in SAMPLERS.items()},
             "provenance": checkpoint.provenance,
         }

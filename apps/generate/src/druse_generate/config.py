@@ -66,8 +66,10 @@ class SamplerConfig:
         warm = self.temperature == self.lattice_temperature == self.species_temperature == 1
         if self.grid == "published" and not (warm and self.remask == 0):
             raise ValueError(
-                "the published sampler has no temperatures and does not remask: leave these settings out, or take the "
-                "sampler paper, which has the same number of steps"
+                "the published sampler has no temperatures and does not remask, as the default one does: leave these "
+                "options out; in settings write `sampler: published`, or all of temperature: 1, "
+                "lattice_temperature: 1, species_temperature: 1 and remask: 0 beside its grid; or take the sampler "
+                "paper, with as many steps"
             )
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from druse_crystal.console import Display
 from druse_scores import import_checkpoint, save_checkpoint
-from druse_scores.checkpoint import WEIGHTS
+from druse_scores.checkpoint import CONFIG, WEIGHTS
 from druse_scores.gemnet.lightning_file import PUBLISHED
 
 from druse_generate.config import MODEL
@@ -17,7 +17,8 @@ def find_model(model: Path | None, *, display: Display) -> Path:
     A published model is imported when it is first asked for and kept in ``$XDG_CACHE_HOME/druse`` (``~/.cache/druse``).
 
     Args:
-        model: folder, or name of a published model if there is no such path; None: the model that ships.
+        model: folder of a checkpoint of Druse, or name of a published model, which a folder of that name with its
+            files can give instead of the hub; None: the model that ships.
         display: told where a published model comes from.
 
     Raises:
@@ -27,25 +28,34 @@ def find_model(model: Path | None, *, display: Display) -> Path:
     if model is None:
         return MODEL
     name = str(model)
-    if model.suffix == ".ckpt" or (not (model / WEIGHTS).is_file() and any(model.rglob("*.ckpt"))):
+    if (model / CONFIG).is_file() and (model / WEIGHTS).is_file():
+        return model
+    if name in PUBLISHED:
+        return _imported(name, display)
+    if model.is_file() or any(model.rglob("*.ckpt")):
         raise ValueError(
-            f"{model} holds a Lightning checkpoint and none of Druse: import it by `druse "
+            f"{model} is a Lightning checkpoint or holds one, and none of Druse: import it by `druse "
             f"import-checkpoint {model} --out FOLDER`, and give that folder"
         )
-    if model.exists():
-        return model
-    if name not in PUBLISHED:
+    if not model.exists():
         raise ValueError(
             f"{name} does not exist: give a checkpoint folder, or the name of a published model, one of "
             f"{', '.join(PUBLISHED)}"
         )
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "druse" / name
-    if (folder / "config.yaml").is_file():
+    return model  # what is missing there, or wrong, is said when it is read
+
+
+def _imported(name: str, display: Display) -> Path:
+    """A published model, in the cache of Druse: from a folder of its name, the cache, or the hub's client."""
+    here, folder = Path(name), Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "druse" / name
+    given = any(here.rglob("*.ckpt"))
+    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() and not given:
         display.say(f"{name}: as imported before, {folder}")
         return folder
-    display.say(f"{name}: fetching and importing it")
+    display.say(f"{name}: {f'importing it from the folder {here}' if given else 'fetching and importing it'}")
     checkpoint = import_checkpoint(name)
     save_checkpoint(checkpoint, folder)
-    origin = f" from {checkpoint.provenance['from']}" if "from" in checkpoint.provenance else ""
-    display.say(f"{name}: imported{origin} into {folder}")
+    facts = checkpoint.provenance
+    origin, note = facts.get("from", name), f" ({facts['note']})" if "note" in facts else ""
+    display.say(f"{name}: imported from {origin}{note} into {folder}")
     return folder

@@ -24,6 +24,11 @@ from druse_generate.planning import Plan, Wishes
 
 _PARTICLE = 1 << 34  # added to the index of a crystal, so that each particle has numbers of its own
 
+_LOST = (
+    "its cell grew beyond all numbers or collapsed on the way, as with an untrained network: take a trained one, or a "
+    "sampler with more steps"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
@@ -197,6 +202,8 @@ def late_gradient(model: ScoreModel, config: GenerateConfig, reward: Reward) -> 
 
 
 def _as_draw(index: int, one: CrystalBatch, wishes: Wishes) -> Draw:
+    if bool(one.frac_coords.isnan().any()):
+        return Draw(index=index, crystal=None, message=_LOST)
     try:
         crystal = one.to_crystals()[0]
     except ValueError as error:

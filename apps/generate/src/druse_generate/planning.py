@@ -1,7 +1,7 @@
 """What each crystal of a run shall be: its size, its numbers of atoms, its sites, what it keeps of a structure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +20,12 @@ from druse_guidance import (
     PublishedElements,
     RequiredElements,
     Target,
+    own_properties,
 )
 from druse_scores import Checkpoint, PairNetwork, has_bfloat16
 from jaxtyping import Bool, Float64, Int64
 
-from druse_generate.config import GenerateConfig
+from druse_generate.config import GenerateConfig, SamplerConfig
 from druse_generate.contradictions import refuse_contradictions, sizes_for
 from druse_generate.property_request import properties_of
 from druse_generate.seed_request import Seed
@@ -167,6 +168,12 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
             "leave one of them out"
         )
     allowed, required = _elements(checkpoint, config, seed)
+    unknown = {*allowed, *required} - {*checkpoint.elements}
+    if unknown and "assumed" in checkpoint.provenance:
+        raise ValueError(
+            "nobody said at its import which elements the model knows, those of Alex-MP-20 are assumed, and "
+            f"{', '.join(map(_symbol, sorted(unknown)))} is not one: leave it out, or import the model with --data"
+        )
     device = next(checkpoint.network.parameters()).device
     if config.mixed_precision and not has_bfloat16(device):
         raise ValueError(
@@ -204,7 +211,12 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         sites=sites,
         warnings=tuple(
             sentence
-            for sentence in (sites_warning, *(target.warning for target in targets), seed.warning if seed else "")
+            for sentence in (
+                sites_warning,
+                *(target.warning for target in targets),
+                seed.warning if seed else "",
+                *_without_effect(checkpoint, config, targets),
+            )
             if sentence
         ),
         seed=seed,
@@ -215,6 +227,20 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         model=_restricted(model, allowed, required, known=checkpoint.elements),
         device=device,
     )
+
+
+def _without_effect(checkpoint: Checkpoint, config: GenerateConfig, targets: Sequence[Target]) -> Iterator[str]:
+    """Sentences on what the model could do with a request and is not asked to, or is asked and cannot."""
+    system, group = config.composition.chemical_system, config.symmetry.space_group
+    asked = {target.property.name for target in targets}
+    for name, value in {"chemical_system": system, "space_group": group}.items():
+        if value is not None and name in own_properties(checkpoint.network) and name not in asked:
+            yield (
+                f"the model learnt {name}, and nothing of that is asked of it; {value} is kept by force alone: add "
+                f"--property {name}={value} to use what it learnt"
+            )
+    if checkpoint.given_species and config.sampler.species_temperature != SamplerConfig().species_temperature:
+        yield "the model is given the species and draws none: their temperature has no effect"
 
 
 def _restricted(

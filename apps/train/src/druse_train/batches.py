@@ -11,6 +11,7 @@ from druse_crystal import CrystalBatch
 from druse_crystal.batch import size_buckets
 from druse_crystal.dataset import CrystalDataset, PackedCrystals
 from druse_crystal.lattice import symmetric_form
+from druse_diffusion import NUM_ELEMENTS
 from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -20,8 +21,17 @@ _BATCHES = 64  # of a chunk, about, at least: the last one of each size holds la
 
 
 def as_batch(dataset: CrystalDataset) -> CrystalBatch:
-    """All crystals of a dataset as one batch on the host, lattices in their symmetric form."""
+    """All crystals of a dataset as one batch on the host, lattices in their symmetric form.
+
+    Raises:
+        ValueError: for an element that models have no class for.
+    """
     packed = _packed(dataset)
+    if len(packed.atomic_numbers) and (largest := int(packed.atomic_numbers.max())) > NUM_ELEMENTS:
+        raise ValueError(
+            f"the dataset has an atom with the number {largest}, and models have classes for elements up to "
+            f"{NUM_ELEMENTS}: build it again with `druse-train data build`, which leaves such crystals out"
+        )
     return CrystalBatch(
         lattice=symmetric_form(torch.tensor(packed.lattice)).float(),
         frac_coords=torch.tensor(packed.frac_coords).float() % 1.0,

@@ -22,11 +22,13 @@ class Condition:
         column: its name.
         sign: how it compares with the bound: ``<``, ``<=``, ``>``, ``>=`` or ``=``; empty: the column must be true.
         bound: in the unit of the column.
+        option: that asks for it.
     """
 
     column: str
     sign: str = ""
     bound: float = 0.0
+    option: str = "--where"
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
@@ -85,7 +87,8 @@ class Selection:
         for condition in self.where:
             known = result.crystal is not None or condition.column in result.info
             if known and not condition.holds(result.info.get(condition.column)):
-                return f"--where {condition.text}"
+                silent = "" if condition.column in result.info else f" (there is no {condition.column})"
+                return f"{condition.option} {condition.text}{silent}"
         if self.leave_out and str(result.info.get("id", result.source)) in self.leave_out:
             return "--leave-out"
         if result.crystal is not None and not self.without.isdisjoint(result.crystal.atomic_numbers.tolist()):
@@ -107,7 +110,7 @@ def within_alex_mp_20(selection: Selection) -> Selection:
     The column ``energy_above_hull`` (eV/atom) must be there; the structures stay below
     ``druse_crystal.alex_mp_20.MAX_ENERGY_ABOVE_HULL``.
     """
-    near = Condition("energy_above_hull", "<", alex_mp_20.MAX_ENERGY_ABOVE_HULL)
+    near = Condition("energy_above_hull", "<", alex_mp_20.MAX_ENERGY_ABOVE_HULL, option="--limits alex-mp-20,")
     absent = frozenset(element.Z for element in Element) - frozenset(alex_mp_20.ELEMENTS)
     return replace(selection, where=(*selection.where, near), without=selection.without | absent)
 

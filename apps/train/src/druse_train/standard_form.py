@@ -11,6 +11,7 @@ import torch
 from druse_crystal import Crystal
 from druse_crystal.neighbors import min_distance
 from druse_crystal.symmetry import standardize
+from druse_diffusion import NUM_ELEMENTS
 
 MAX_ATOMS = 20
 MIN_DISTANCE = 0.5  # Å; closer atoms are a mistake in the source (MatterGen's structural validity uses the same bound)
@@ -53,12 +54,15 @@ def standardize_candidate(candidate: Candidate, *, max_atoms: int = MAX_ATOMS) -
 
 
 def check_candidate(candidate: Candidate, *, max_atoms: int = MAX_ATOMS, cell: str = "cell") -> Candidate:
-    """The candidate as it is, or with the reason for its refusal: too many atoms in the cell, or too close ones."""
+    """The candidate as it is, or with the reason for its refusal: too many atoms, too close ones, or unknown ones."""
     crystal = candidate.crystal
     if crystal is None or candidate.refusal:
         return candidate
     if crystal.num_atoms > max_atoms:
         reason = f"{crystal.num_atoms} atoms in the {cell}, more than {max_atoms}"
+        return replace(candidate, crystal=None, refusal=reason)
+    if (largest := int(crystal.atomic_numbers.max())) > NUM_ELEMENTS:
+        reason = f"an atom has the number {largest}, and models have classes for elements up to {NUM_ELEMENTS}"
         return replace(candidate, crystal=None, refusal=reason)
     if (distance := min_distance(crystal)) < MIN_DISTANCE:
         reason = f"two atoms are {distance:.2f} Å apart, less than {MIN_DISTANCE} Å"

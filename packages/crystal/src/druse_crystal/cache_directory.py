@@ -113,6 +113,11 @@ def read_splits(folder: Path) -> dict[str, CachedSplit]:
             f"{folder} has arrays in {place}, but a cache directory has them in {', '.join(SPLITS)}: name the folder "
             "that holds these, and rename or move away any other"
         )
+    for name in SPLITS:
+        if name not in found and (folder / name).is_dir():
+            raise ValueError(
+                f"{folder / name} has no {ARRAYS[0]}.npy: copy or write the whole folder again, or move it away"
+            )
     return {name: _read_split(folder / name) for name in SPLITS if name in found}
 
 

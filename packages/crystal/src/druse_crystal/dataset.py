@@ -221,6 +221,11 @@ class CrystalDataset:
             ValueError: if there is no such file, or it is not a dataset of crystals.
         """
         path = Path(path)
+        if path.is_dir():
+            raise ValueError(
+                f"{path} is a folder: make a dataset of what is in it with `druse-train data build --from {path} --out "
+                "FILE.parquet`, and give that file"
+            )
         if not path.is_file():
             raise ValueError(f"{path} does not exist or is not a file")
         try:

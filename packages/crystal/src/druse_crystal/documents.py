@@ -11,6 +11,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
@@ -310,6 +311,9 @@ def _rows(lines: Iterable[str], source: str) -> Iterator[Document]:
         if table.fieldnames is None:
             raise ValueError("it is empty: export it again")
         columns = {str(name).strip().lower(): name for name in table.fieldnames or []}
+        twice = [name for name, count in Counter(table.fieldnames).items() if count > 1 and name]
+        if twice:
+            raise ValueError(f"it has the column {twice[0]!r} more than once: rename or remove one of them")
         if "cif" not in columns:
             raise ValueError("it has no column 'cif': put the text of one CIF per row into a column of that name")
         for number, row in enumerate(table, 1):

@@ -1,14 +1,19 @@
 """Run the process backwards: from noise to crystals."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from druse_crystal import CrystalBatch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from druse_diffusion.process import ReverseProcess
 from druse_diffusion.random import RandomStreams
-from druse_diffusion.score import Conditions, ScoreModel
+from druse_diffusion.score import Conditions, Prediction, ScoreModel
+
+_LARGEST = 1e6  # Å; no entry of a cell comes near it unless the cell is on its way to infinity
 
 
 def uniform_times(n_steps: int) -> list[float]:
@@ -59,11 +64,11 @@ def sample(
         on_step: called after each predictor step with its number and the crystals so far.
 
     Returns:
-        the crystals at the last time.
+        the crystals at the last time. One whose cell grew beyond all numbers or collapsed on the way, as happens with
+        networks that are not trained, has NaN for coordinates; the others do not notice.
 
     Raises:
-        ValueError: if the times do not fall from 1 (with ``start`` from a time above 0 and at most 1) to 0, or a cell
-            grows beyond all numbers.
+        ValueError: if the times do not fall from 1 (with ``start`` from a time above 0 and at most 1) to 0.
     """
     falling = len(times) >= 2 and times[-1] == 0.0 and all(s < t for t, s in pairwise(times))
     if not falling or times[0] > 1 or (start is None and times[0] != 1):
@@ -79,15 +84,44 @@ def sample(
 
     for step, (now, then) in enumerate(pairwise(times)):
         t, s = moment(now), moment(then)
-        try:
-            for _ in range(n_corrector_steps):
-                x = process.correct(model(x, t, conditions), x, t, generator=generator)
-            x = process.denoise(model(x, t, conditions), x, t, s, generator=generator)
-        except torch.linalg.LinAlgError as error:
-            raise ValueError(
-                f"a cell grew beyond all numbers at t = {now:.3f}, as with an untrained network: take a trained one, "
-                "or a sampler with more steps"
-            ) from error
+        for _ in range(n_corrector_steps):
+            prediction, x = _predict(model, x, t, conditions)
+            x = process.correct(prediction, x, t, generator=generator)
+        prediction, x = _predict(model, x, t, conditions)
+        x = process.denoise(prediction, x, t, s, generator=generator)
         if on_step is not None:
             on_step(step, x)
-    return x
+    return _given_up(x, torch.zeros(len(x), dtype=torch.bool, device=x.device))
+
+
+def _predict(
+    model: ScoreModel, x: CrystalBatch, t: Float[Tensor, " b"], conditions: Conditions | None
+) -> tuple[Prediction, CrystalBatch]:
+    """What the model says of crystals, and the crystals, those given up whose cells are none or are to become none."""
+    x = _given_up(x, torch.zeros(len(x), dtype=torch.bool, device=x.device))
+    lost = x.frac_coords.isnan()
+    if bool(lost.any()):  # something that a network can look at
+        spread = torch.linspace(0, 1, len(lost) + 1, dtype=x.frac_coords.dtype, device=x.device)[:-1, None]
+        prediction = model(x.replace(frac_coords=torch.where(lost, spread, x.frac_coords)), t, conditions)
+    else:
+        prediction = model(x, t, conditions)
+    sound = (prediction.lattice.abs() < _LARGEST**2).flatten(1).all(1)
+    if bool(sound.all()):
+        return prediction, x
+    step = torch.where(sound[:, None, None], prediction.lattice, 0.0)
+    return replace(prediction, lattice=step), _given_up(x, ~sound)
+
+
+def _given_up(x: CrystalBatch, lost: Bool[Tensor, " b"]) -> CrystalBatch:
+    """The crystals, with NaN for the coordinates and some cell for those that are lost or have a cell that is none."""
+    inverse, _ = torch.linalg.inv_ex(x.lattice)
+    sound = ((x.lattice.abs() < _LARGEST) & inverse.isfinite()).flatten(1).all(1) & ~lost
+    broken = ~x.frac_coords.isfinite().all(-1)
+    if bool(sound.all()) and not bool(broken.any()):
+        return x
+    lost = (~sound).index_fill(0, x.crystal_index[broken], True)
+    some = torch.eye(3, dtype=x.lattice.dtype, device=x.device) * (20.0 * x.num_atoms[:, None, None]) ** (1 / 3)
+    return x.replace(
+        lattice=torch.where(lost[:, None, None], some, x.lattice),
+        frac_coords=x.frac_coords.masked_fill(lost[x.crystal_index][:, None], torch.nan),
+    )

@@ -115,7 +115,7 @@ def parse_target(text: str, properties: Mapping[str, Property]) -> Target:
     name, sign, value = found.groups()
     if name not in properties:
         known = "; ".join(f"{p.name} ({p.describe()})" for p in properties.values())
-        what = f": it knows {known}" if known else ", nor any other: add an adapter"
+        what = f": it knows {known}" if known else ", nor any other: add an adapter, or take a model that learnt it"
         raise ValueError(f"the model knows no property {name!r}{what}")
     p = properties[name]
     if p.is_number:

@@ -1,36 +1,55 @@
 """Published checkpoints as they come: a Lightning file, its folder with ``config.yaml``, or a name on the hub.
 
-A Lightning file is a pickle. It is read with torch's restricted unpickler, which knows tensors and plain containers and
-refuses everything that would run code.
+A Lightning file is a pickle. It is read with torch's restricted unpickler, which knows tensors, plain containers and
+the few types of ``HARMLESS``, and refuses everything that could run code.
 """
 
+import argparse
+import pathlib
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
 
-from druse_scores.gemnet.run_settings import ForeignSettings, RunSettings, run_settings
+from druse_scores.gemnet.run_settings import MODULE, ForeignSettings, RunSettings, run_settings
 
 HUB = "microsoft/mattergen"
-PUBLISHED = (
-    "mattergen_base",
-    "mp_20_base",
-    "chemical_system",
-    "space_group",
-    "dft_mag_density",
-    "dft_band_gap",
-    "ml_bulk_modulus",
-    "dft_mag_density_hhi_score",
-    "chemical_system_energy_above_hull",
+PUBLISHED: Mapping[str, str] = {
+    "mattergen_base": "81668ee12afc1ee1",
+    "mp_20_base": "ffb80e4425a6f99f",
+    "chemical_system": "4ad21d977c2b776a",
+    "space_group": "1b6ab06739f4319d",
+    "dft_mag_density": "01dd3e8680516541",
+    "dft_band_gap": "864ebbfd360e0a82",
+    "ml_bulk_modulus": "67f7f5e28695776e",
+    "dft_mag_density_hhi_score": "98a4f2f9263b013d",
+    "chemical_system_energy_above_hull": "50d4a51b109b178d",
+}
+"""Published models by name, each with the first 16 digits of the SHA-256 of its ``last.ckpt`` on the hub as of 2025."""
+
+HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    *(
+        (pathlib.PurePosixPath, f"pathlib{part}.{kind}Path")
+        for part in ("", "._local")
+        for kind in ("Posix", "Windows")
+    ),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((np.empty(0).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
 )
-"""Names of the published models."""
+"""Types that trainers leave beside the weights, as ``torch.serialization.safe_globals`` takes them."""
 
 _CONFIG = "config.yaml"
 _PATIENCE = 10.0  # seconds, for the hub to answer
@@ -79,6 +98,8 @@ def find_file(source: Path, *, which: str = "last") -> Path:
         files = sorted(source.rglob("*.ckpt"))
         if len(folders := sorted({str(file.parent) for file in files})) > 1:
             raise LightningFileError(f"{source} holds checkpoints of several runs: give one of {', '.join(folders)}")
+    if not files and (source / "weights.safetensors").is_file():
+        raise LightningFileError(f"{source} is a checkpoint of Druse already: give it to --model as it is")
     losses = {float(found[1]): file for file in files if (found := re.search(r"loss_val=(\d+\.?\d*)", file.name))}
     if which == "best" and losses:
         return losses[min(losses)]
@@ -96,31 +117,47 @@ def read_lightning(path: Path) -> LightningFile:
         LightningFileError: if it is truncated, wants to run code, has no state dictionary, or its settings are of
             another network.
     """
-    try:
-        with path.open("rb") as stream:
-            archive = stream.read(2) == b"PK"  # files of before PyTorch 1.6 are none, and cannot be mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"(?i:global) (\S+)", str(error))
-        if not found:
-            raise LightningFileError(f"{path} is truncated or no Lightning file: download or copy it again") from error
-        raise LightningFileError(
-            f"{path} wants to run code when it is read ({found[1]}), which weights never need: it was refused; get it "
-            "from where it was published"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise LightningFileError(f"{path} is truncated or no Lightning file: download or copy it again") from error
+    content = _content(path)
     states = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(states, dict) or not all(isinstance(value, Tensor) for value in states.values()):
         raise LightningFileError(f"{path} has no state_dict of tensors: give a checkpoint that Lightning wrote")
-    settings = _beside(path) or content.get("config") or {}
+    settings, told_by = _settings(content.get("config"), path)
     epoch = content.get("epoch")
     return LightningFile(
         tensors={str(name): value for name, value in states.items()},
-        settings=_understood(settings, path) if settings else None,
+        settings=_understood(settings, told_by) if settings else None,
         path=path,
         epoch=epoch if isinstance(epoch, int) else None,
     )
+
+
+def _content(path: Path) -> Any:
+    damaged = f"{path} is truncated, damaged or no Lightning file: download or copy it again"
+    try:
+        with path.open("rb") as stream:
+            archive = stream.read(2) == b"PK"  # files of before PyTorch 1.6 are none, and cannot be mapped
+        wrong = _wrong_checksum(path) if archive else None
+        with torch.serialization.safe_globals([*HARMLESS]):
+            content = None if wrong else torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?i:global) (\S+)", str(error))
+        if not found:
+            raise LightningFileError(damaged) from error
+        raise LightningFileError(
+            f"{path} holds {found[1]}, which could run code when it is read and which weights never need: it was "
+            "refused; get the file from where it was published, or save its state_dict alone"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise LightningFileError(damaged) from error
+    if wrong:
+        raise LightningFileError(f"{damaged} (the checksum of {wrong} in it is wrong)")
+    return content
+
+
+def _wrong_checksum(path: Path) -> str | None:
+    """The first part of an archive that is not what was written; torch does not look."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _understood(settings: Mapping[str, Any], path: Path) -> RunSettings:
@@ -130,17 +167,23 @@ def _understood(settings: Mapping[str, Any], path: Path) -> RunSettings:
         raise LightningFileError(str(error)) from error
 
 
-def _beside(path: Path) -> dict[str, Any] | None:
-    for folder in (path.parent, path.parent.parent):
-        if (folder / _CONFIG).is_file():
+def _settings(inside: Any, path: Path) -> tuple[Mapping[str, Any], Path]:
+    """Settings of a Lightning file and where they stand: in a ``config.yaml`` near it, or in the file itself.
+
+    A ``config.yaml`` of something else is passed over where the file has its own.
+    """
+    own = inside if isinstance(inside, Mapping) else {}
+    for beside in (path.parent / _CONFIG, path.parent.parent / _CONFIG):
+        if beside.is_file():
             try:
-                content = yaml.safe_load((folder / _CONFIG).read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise LightningFileError(f"{folder / _CONFIG} is no YAML: download or copy it again") from error
-            if not isinstance(content, dict):
-                raise LightningFileError(f"{folder / _CONFIG} holds no settings: download or copy it again")
-            return content
-    return None
+                content = yaml.safe_load(beside.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, ValueError) as error:  # a text that is not UTF-8, a date that does not exist
+                raise LightningFileError(f"{beside} is no YAML: download or copy it again") from error
+            if isinstance(content, dict) and (MODULE in content or not own):
+                return content, beside
+            if not own:
+                raise LightningFileError(f"{beside} holds no settings: download or copy it again")
+    return own, path
 
 
 def fetch(name: str) -> tuple[Path, str]:

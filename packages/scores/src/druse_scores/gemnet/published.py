@@ -62,6 +62,7 @@ def network_of(
     _refuse("has unknown", found.keys() - expected.keys())
     _refuse("has another shape of", {name for name in found if found[name] != expected[name]})
     own = network.state_dict()
+    _refuse("holds no plain array in", {name for name in own if tensors[name].layout is not torch.strided})
     _refuse("holds no floating-point numbers in", {name for name in own if not tensors[name].is_floating_point()})
     _refuse("holds numbers that are not finite in", {name for name in own if not tensors[name].isfinite().all()})
     half = (torch.float16, torch.bfloat16)  # everything around the network computes in single precision or better

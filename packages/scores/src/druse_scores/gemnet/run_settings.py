@@ -5,6 +5,7 @@ They are those of ``config.yaml``: the network under ``lightning_module.diffusio
 """
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,10 @@ from druse_diffusion import NUM_CLASSES, AbsorbingD3PM, LatticeVP, WrappedVE
 from druse_scores.gemnet.config import check_sizes
 from druse_scores.gemnet.published import LOGARITHMIC
 
+MODULE = "lightning_module"
+"""The section that every published run has."""
 NETWORKS = ("GemNetTDenoiser", "GemNetTAdapter")
+_SHORT = reprlib.Repr(maxlevel=1)  # a few letters can stand for millions of values
 _FREE = object()
 """Tensors tell it, or it makes no difference to a finished network."""
 
@@ -134,7 +138,7 @@ def run_settings(content: Mapping[str, Any], path: Path) -> RunSettings:
         ForeignSettings: if there are none of a network, they make no sense, or they are of another network or noise
             than the published one.
     """
-    module = _section(_section(content, "lightning_module"), "diffusion_module")
+    module = _section(_section(content, MODULE), "diffusion_module")
     model = module.get("model")
     if not isinstance(model, Mapping):
         raise ForeignSettings(
@@ -153,7 +157,7 @@ def run_settings(content: Mapping[str, Any], path: Path) -> RunSettings:
         known = model.get(branch) or {}
         _check(branch, known, dict.fromkeys(known, _PROPERTY) if isinstance(known, Mapping) else {}, path)
         for name, one in known.items():
-            told = (one.get("scaler") or {}).get("log10_transform") is True
+            told = _section(one, "scaler").get("log10_transform") is True
             logarithmic = logarithmic | {name} if told else logarithmic - {name}
     noise = module.get("corruption")
     drawn = True
@@ -192,19 +196,22 @@ def _check(name: str, value: Any, known: Any, path: Path) -> None:
         path: of the checkpoint.
     """
     if isinstance(value, str) and "${" in value:
-        raise ForeignSettings(f"the settings of {path} leave {name} to be filled in ({value}): write its value there")
+        raise ForeignSettings(
+            f"the settings of {path} leave {name} to be filled in ({value[:80]}): write its value there"
+        )
     if known is _FREE:
         return
     if isinstance(known, tuple):
         if not any(_same(value, one, target=name.endswith("_target_")) for one in known):
             raise ForeignSettings(
-                f"the settings of {path} ask for {name} = {value!r}, and Druse has "
+                f"the settings of {path} ask for {name} = {_SHORT.repr(value)}, and Druse has "
                 f"{' or '.join(map(repr, known))}: this checkpoint cannot be imported"
             )
         return
     if not isinstance(value, Mapping):
         raise ForeignSettings(
-            f"the settings of {path} have {value!r} for {name}, which has to be a section: download or copy them again"
+            f"the settings of {path} have {_SHORT.repr(value)} for {name}, which has to be a section: download or "
+            "copy them again"
         )
     for key, item in value.items():
         inner = f"{name}.{key}" if name else str(key)
