@@ -10,7 +10,7 @@ from druse_crystal.dataset import load_embedded
 from druse_crystal.io import read_crystals, write_cif
 from druse_crystal.symmetry import spglib_dataset
 from druse_generate.cli import app
-from druse_generate.config import GenerateConfig, PropertyRequest, SamplerConfig
+from druse_generate.config import GenerateConfig, PropertyRequest, SamplerConfig, SymmetryRequest
 from druse_generate.generating import generate
 from druse_generate.planning import check
 from druse_generate.property_request import choose_adapters
@@ -185,6 +185,36 @@ def test_a_warning_is_said_even_quietly_and_kept(model, tmp_path):
     assert kept == [result.stderr.strip()]
 
 
+def test_a_built_in_group_has_an_orbit_for_each_element_of_a_target(model):
+    network = load_checkpoint(model).network
+    request = PropertyRequest(targets=("chemical_system=Fe-Li-O",))
+    adapters = list(choose_adapters(model, network, request).values())
+    plain, asked = (
+        check(
+            load_checkpoint(model),
+            GenerateConfig(symmetry=SymmetryRequest(space_group=123), properties=properties),
+            adapters,
+        )
+        for properties in (PropertyRequest(), request)
+    )
+    assert min(len(sites.orbit_sizes) for sites in plain.sites) < 3
+    assert min(len(sites.orbit_sizes) for sites in asked.sites) >= 3
+
+
+def test_hard_guidance_is_warned_of(model, tmp_path):
+    common = ["generate", "--model", model, "--num", 1, "--steps", 2, "--property", "density=5", "--quiet"]
+    for guidance, warned in (("10", False), ("50", True)):
+        result = run(*common, "--guidance", guidance, "--out", tmp_path / guidance)
+        assert result.exit_code == 0, result.output
+        assert ("a guidance of 50 leaves few crystals whole" in " ".join(result.stderr.split())) == warned
+
+
+def test_info_takes_the_model_by_place_too(model):
+    one, other = (run("info", *words, "--json") for words in (["--model", model], [model]))
+    assert one.stdout == other.stdout
+    assert run("info", model, "--model", model).exit_code == 2
+
+
 def test_info_lists_what_can_be_asked(model):
     known = json.loads(run("info", "--model", model, "--json").stdout)["properties"]
     assert known["density (b.safetensors)"] == "1 to 10 g/cm³, 50 labels"
@@ -228,11 +258,22 @@ def test_info_lists_what_can_be_asked(model):
         (["--property", "density=5", "--adapter", "GAP"], "nothing was asked of the adapter"),
         (["--property", "chemical_system=Md-O"], "no class for Md"),
         (["--property", "density=5", "--adapter", "elsewhere.safetensors"], "does not exist"),
+        (["--property", "density=5..3"], "lower end first, ask for density=3..5"),
+        (["--property", "1<=density<=3"], "is no target"),
+        (["--property", "density=5", "--guidance", "1", "--guidance-interval", "0.1-0.8"], "leave the interval out"),
+        (["--property", "space_group=225", "--seed-structure", "a.cif", "--keep", "lattice"], "is not cubic"),
+        (["--property", "hhi_score<=500", "--seed-structure", "a.cif", "--keep", "species"], "asked for it is"),
+        (["--property", "chemical_system=Li-O", "--property", "hhi_score=9000"], "asked for it is"),
+        (
+            ["--property", "space_group=62", "--seed-structure", "a.cif", "--strength", "0.3", "--symmetric"],
+            "symmetry of the structure to start from",
+        ),
+        (["--counts", "Xe:0-2"], "no crystal that the model was trained on holds Xe"),
     ],
 )
 def test_bad_requests_are_one_sentence(model, tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
-    write_cif(tmp_path / "a.cif", LITHIA)
+    write_cif(tmp_path / "a.cif", LITHIA.replace(lattice=LITHIA.lattice * [1, 1, 1.3]))
     (tmp_path / "guidance.yaml").write_text("properties: {guidance: 5}")
     (tmp_path / "steering.yaml").write_text("steering: {particles: 8}")
     options = [str(model / "elsewhere.safetensors") if option == "GAP" else option for option in options]

@@ -144,6 +144,17 @@ def test_variations_keep_what_was_asked_of_the_composition(model, host):
     assert all(set(Counter(crystal.atomic_numbers.tolist()).values()) == {crystal.num_atoms // 2} for crystal in kept)
 
 
+def test_sites_that_start_without_an_element_are_said(model, host):
+    def warnings(**composition):
+        config = GenerateConfig(
+            composition=CompositionRequest(**composition), seed_structure=SeedRequest(structure=host, strength=0.1)
+        )
+        return " ".join(check(load_checkpoint(model), config).warnings)
+
+    assert "holds Fe, which no new atom may be" in warnings(exclude="Fe")
+    assert "start without an element" not in warnings()
+
+
 def test_all_sites_of_an_element_can_go(model, host):
     for request in (CompositionRequest(exclude="Fe"), CompositionRequest(chemical_system="Na-O-Li")):
         for crystal in drawn(model, host, substitute="Fe:2:Na", composition=request, num=3):
@@ -221,6 +232,7 @@ def test_the_command_knows_the_structure_by_its_content(model, host, tmp_path):
         (["--seed-structure", "HOST", "--keep", "species", "--counts", "O:3"], "exclude each other"),
         (["--seed-structure", "LARGE", "--strength", "0.3"], "has 7 atoms, the model knows cells of 1 to 8"),
         (["--seed-structure", "FOREIGN", "--keep", "species"], "holds Te, and no crystal"),
+        (["--seed-structure", "FOREIGN", "--strength", "0.3"], "holds Te, and no crystal"),
         (["--seed-structure", "ONE SPOT", "--keep", "species"], "two of its atoms are 0 Å apart"),
         (["--seed-structure", "NARROW", "--keep", "lattice"], "room for 1 to 3 atoms, and cells of 5 to 5"),
         (["--seed-structure", "WIDE", "--keep", "lattice"], "ask for other numbers of atoms, or correct the lattice"),

@@ -100,7 +100,15 @@ def import_checkpoint(
 
 
 @app.command()
-def info(model: Model = None, adapters: Adapters = None, as_json: AsJson = False) -> None:
+def info(
+    name: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL]", help="The same as --model.", show_default=False),
+    ] = None,
+    model: Model = None,
+    adapters: Adapters = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what a model is, what it was trained on, and what can be asked of it."""
     from druse_crystal.console import user_errors
 
@@ -115,6 +123,9 @@ def info(model: Model = None, adapters: Adapters = None, as_json: AsJson = False
         from druse_generate.find_model import find_model
         from druse_generate.property_request import adapter_files
 
+        if name is not None and model is not None:
+            raise ValueError(f"two models were given, {name} and --model {model}: leave one of them out")
+        model = model or name
         with Display(quiet=as_json) as display:
             folder = find_model(model, display=display)
         checkpoint = load_checkpoint(folder)

@@ -106,7 +106,8 @@ class CompositionRequest:
 
         What was asked for by name is there even if the model does not know it, so that somebody refuses it.
         """
-        some = frozenset(known) | frozenset(self.required) if self._only is None else self._only
+        named = {*self.required, *(z for z, most in self._most.items() if most > 0)}
+        some = frozenset(known) | named if self._only is None else self._only
         return tuple(sorted(some - self._excluded))
 
     def bounds(self, num_atoms: int) -> ElementCounts | None:

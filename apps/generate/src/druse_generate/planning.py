@@ -188,6 +188,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         allowed=allowed,
         occurring=(*required, *(() if seed is None else seed.elements)),
         known=checkpoint.elements,
+        seed=seed,
     )
     sizes = _sizes(checkpoint, config, seed, allowed)
     if seed is None:
@@ -195,7 +196,9 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
     if checkpoint.given_species:
         sizes = _sizes_of_given_species(config, sizes, allowed)
     weights = _weights(checkpoint, config, sizes, targets)
-    sites, sites_warning = _sites(checkpoint, config, seed, dict(zip(sizes, weights, strict=True)), allowed)
+    weighed = dict(zip(sizes, weights, strict=True))
+    fewest = max((len(target.elements) for target in targets), default=0)
+    sites, sites_warning = _sites(checkpoint, config, seed, weighed, allowed, fewest_orbits=fewest)
     model: ScoreModel = checkpoint.network
     if targets and isinstance(checkpoint.network, PairNetwork):
         model = AdaptedNetwork(checkpoint.network, adapters).to(device).eval()
@@ -215,7 +218,8 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
                 sites_warning,
                 *(target.warning for target in targets),
                 seed.warning if seed else "",
-                *_without_effect(checkpoint, config, targets),
+                config.properties.warning,
+                *_without_effect(checkpoint, config, targets, allowed, seed),
             )
             if sentence
         ),
@@ -229,7 +233,9 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
     )
 
 
-def _without_effect(checkpoint: Checkpoint, config: GenerateConfig, targets: Sequence[Target]) -> Iterator[str]:
+def _without_effect(
+    checkpoint: Checkpoint, config: GenerateConfig, targets: Sequence[Target], allowed: Sequence[int], seed: Seed | None
+) -> Iterator[str]:
     """Sentences on what the model could do with a request and is not asked to, or is asked and cannot."""
     system, group = config.composition.chemical_system, config.symmetry.space_group
     asked = {target.property.name for target in targets}
@@ -238,6 +244,13 @@ def _without_effect(checkpoint: Checkpoint, config: GenerateConfig, targets: Seq
             yield (
                 f"the model learnt {name}, and nothing of that is asked of it; {value} is kept by force alone: add "
                 f"--property {name}={value} to use what it learnt"
+            )
+    if seed is not None and seed.strength is not None:
+        open_sites = set(seed.crystal.atomic_numbers[~seed.species].tolist()) - set(allowed)
+        if open_sites:
+            yield (
+                f"the structure to start from holds {', '.join(map(_symbol, sorted(open_sites)))}, which no new atom "
+                "may be: these sites start without an element"
             )
     if checkpoint.given_species and config.sampler.species_temperature != SamplerConfig().species_temperature:
         yield "the model is given the species and draws none: their temperature has no effect"
@@ -256,12 +269,13 @@ def _elements(
     allowed = config.composition.allowed(checkpoint.elements)
     if seed is None:
         return allowed, config.composition.required
-    for z in seed.elements:
+    for z in seed.elements if seed.strength is None else sorted(set(seed.crystal.atomic_numbers.tolist())):
         if z not in checkpoint.elements:
             raise ValueError(
                 f"the structure to start from holds {_symbol(z)}, and no crystal that the model was trained "
                 "on does: take another structure, or keep other parts of it"
             )
+    for z in seed.elements:
         if z not in allowed:
             raise ValueError(f"{_symbol(z)} is kept of the structure and not allowed: one of both has to go")
     required = tuple(z for z in config.composition.required if z not in seed.elements)
@@ -374,16 +388,21 @@ def _sites(
     seed: Seed | None,
     sizes: Mapping[int, float],
     allowed: Sequence[int],
+    *,
+    fewest_orbits: int = 0,
 ) -> tuple[Sequence[SiteSymmetry], str]:
-    """Arrangements of sites with some of these numbers of atoms, each with its weight, and a warning about them."""
+    """Arrangements of sites with some of these numbers of atoms, each with its weight, and a warning about them.
+
+    An orbit has one element, so that there are as many orbits as elements at least.
+    """
 
     def holds(orbit_sizes: Sequence[int]) -> bool:
-        return _holds(config, orbit_sizes, allowed)
+        return len(orbit_sizes) >= fewest_orbits and _holds(config, orbit_sizes, allowed)
 
     if not config.symmetry.restricts:
         return (), ""
     if seed is None:
-        free = all(bounds_of(config, n, allowed) is None for n in sizes)
+        free = not fewest_orbits and all(bounds_of(config, n, allowed) is None for n in sizes)
         return choose_sites(
             config.symmetry, sizes, accept=None if free else holds, known=sorted(checkpoint.num_atoms), seed=config.seed
         )

@@ -11,6 +11,8 @@ from druse_scores import Network
 ADAPTERS = "adapters"
 """Folder inside of a checkpoint's, with adapters that belong to it."""
 
+_HARD = 10.0  # the paper goes up to this scale
+
 
 @dataclass(frozen=True, kw_only=True)
 class PropertyRequest:
@@ -39,6 +41,11 @@ class PropertyRequest:
                 f"{' and '.join(self.targets)} cannot be met with a guidance of 0, which leaves properties out of "
                 "account: leave the guidance out, or give 1 or more"
             )
+        if self.guidance == 1 and self.interval != PropertyRequest.interval:
+            raise ValueError(
+                "an interval of guidance was given with a guidance of 1, which is the conditional model at all times: "
+                "leave the interval out, or give more guidance"
+            )
         if self.adapters and not self.targets:
             raise ValueError(
                 f"the adapter {self.adapters[0]} was given and nothing asked of it: name a property, such as "
@@ -55,6 +62,13 @@ class PropertyRequest:
     def restricts(self) -> bool:
         """Whether anything was asked for."""
         return bool(self.targets)
+
+    @property
+    def warning(self) -> str:
+        """A sentence if guidance pulls so hard that crystals fall apart; else empty."""
+        if self.guidance <= _HARD:
+            return ""
+        return f"a guidance of {self.guidance:g} leaves few crystals whole: up to {_HARD:g} is usual, the default is 2"
 
     def read(self, properties: dict[str, Property]) -> tuple[Target, ...]:
         """The targets, checked against what the model knows.

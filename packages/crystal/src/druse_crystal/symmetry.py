@@ -3,6 +3,7 @@
 Symmetry is found by spglib (Togo, Shinohara, Tanaka, Sci. Technol. Adv. Mater. Meth. 4, 2384822, 2024).
 """
 
+import os
 import warnings
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from druse_crystal.convert import from_pymatgen, to_pymatgen
 from druse_crystal.crystal import Crystal
 from druse_crystal.lattice import symmetric_form
 from druse_crystal.neighbors import min_distance
+
+os.environ.setdefault("SPGLIB_WARNING", "OFF")  # its library prints that it found nothing, which it also returns
 
 SYMPREC = 0.1  # Å
 ANGLE_TOLERANCE = 5.0  # degrees

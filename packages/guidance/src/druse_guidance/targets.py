@@ -110,7 +110,7 @@ def parse_target(text: str, properties: Mapping[str, Property]) -> Target:
             says what it knows.
     """
     found = re.fullmatch(r"\s*(\w+)\s*(=|>=|<=)\s*(\S.*?)\s*", text)
-    if not found:
+    if not found or found[1].isdecimal() or re.search("[<>=]", found[3]):
         raise ValueError(f"{text!r} is no target: write name=value, name=low..high, name>=low or name<=high")
     name, sign, value = found.groups()
     if name not in properties:
@@ -148,7 +148,9 @@ def _number(p: Property, sign: str, value: str, text: str) -> Target:
     least, greatest = p.levels[0], p.levels[-1]
     low = numbers[0] if sign != "<=" else -np.inf
     high = numbers[-1] if sign != ">=" else np.inf
-    if not low <= high or high < least or low > greatest or (sign == "=" and not (least <= low and high <= greatest)):
+    if low > high:
+        raise ValueError(f"{text!r}: a range has its lower end first, ask for {p.name}={words[-1]}..{words[0]}")
+    if high < least or low > greatest or (sign == "=" and not (least <= low and high <= greatest)):
         between = f"{least:.4g} and {greatest:.4g} {p.unit}".rstrip()
         raise ValueError(
             f"{text!r}: the {p.num_labels:,} labels of {p.name} that the model learnt from lie between {between}: ask "
