@@ -10,6 +10,7 @@ from druse_crystal.manifest import Manifest
 from druse_evaluate import judging
 from druse_evaluate.config import EvaluationConfig
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
+from druse_generate import planning
 from druse_generate.config import SAMPLERS, GenerateConfig, SamplerConfig
 
 AS_DRAWN = [relaxed(salt(5.7), -1.7), relaxed(simple_cubic_salt(3.6), -1.5), lost("overlap", "two atoms are too close")]
@@ -112,3 +113,20 @@ def test_continued_with_another_sampler_and_a_relaxation(tmp_path, tiny_model, c
     assert "metastable, unique, novel (as judged)" in table[2]
     assert [line.split("|")[-2].strip() for line in table[-2:]] == ["33.3 %", "33.3 %"]
     assert sorted(calls) == [0, 0, 500, 500]  # the first single points were not done again
+
+
+def test_samplers_of_an_earlier_record_stay_if_the_settings_are_the_same(tmp_path, tiny_model, calls):
+    run(tmp_path, tiny_model, "fast:6+1", relax=False)
+    folder = run(tmp_path, tiny_model, "fast:4+1", relax=False)
+    rows = json.loads((folder / "steps.json").read_text())["results"]["rows"]
+    assert [row["sampler"] for row in rows] == ["fast:4+1@0.25", "fast:6+1@0.25"]
+    folder = run(tmp_path, tiny_model, "fast:5+1", relax=True)  # judged otherwise: no common table
+    rows = json.loads((folder / "steps.json").read_text())["results"]["rows"]
+    assert [row["sampler"] for row in rows] == ["fast:5+1@0.25"]
+
+
+def test_what_cannot_be_drawn_is_refused_before_anything_is(tmp_path, tiny_model, calls, monkeypatch):
+    monkeypatch.setattr(planning, "has_bfloat16", lambda device: False)
+    with pytest.raises(ValueError, match="mixed precision"):
+        run(tmp_path, tiny_model, "fast:4+1,fast:4+1/bfloat16", relax=False)
+    assert not (tmp_path / "work" / "draws.jsonl").exists()

@@ -212,17 +212,19 @@ def steps(
     from druse_crystal.console import Display, user_errors
 
     with user_errors("druse-bench steps"):
+        from druse_crystal.device import find_device
         from druse_crystal.manifest import Manifest
         from druse_evaluate.config import EvaluationConfig, RelaxationConfig
         from druse_generate.config import GenerateConfig, with_options
         from druse_generate.find_model import find_model
+        from druse_scores import has_bfloat16
 
-        from druse_benchmarks.steps import DEFAULT, parse_samplers
+        from druse_benchmarks.steps import ALSO_MIXED, DEFAULT, parse_samplers
         from druse_benchmarks.steps import steps as run
 
         if smoke:
             num, num_atoms, samplers = 3, num_atoms or "2-4", samplers or "fast:10+0,fast:10+1"
-        chosen = parse_samplers(samplers or DEFAULT)
+        chosen = parse_samplers(samplers or DEFAULT + (ALSO_MIXED if has_bfloat16(find_device("cpu")) else ""))
         with Display(quiet=quiet) as display:
             folder = run(
                 chosen,

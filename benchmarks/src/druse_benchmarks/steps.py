@@ -1,5 +1,6 @@
 """How good are the crystals for how many evaluations of the network?"""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,13 +29,14 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from druse_benchmarks.drawing import COLORS, canvas
-from druse_benchmarks.record import machine_load, markdown_table, write_record
+from druse_benchmarks.record import machine_load, markdown_table, plain, write_record
 
 DEFAULT = (
     "fast:10+0,fast:25+0,fast:25+1,fast:25+3,fast:50+3,fast:100+3,fast:250+3,fast:500+3,"
     "published:10+0,published:25+1,published:50+1,published:100+1,published:250+1,published:1000+1"
 )
 MIXED = "/bfloat16"
+ALSO_MIXED = f",fast:100+3{MIXED},published:250+1{MIXED}"  # where the processor has such products
 QUARTILES = (0.25, 0.5, 0.75)
 
 
@@ -106,9 +108,11 @@ def steps(
     manifest.seed = generation.seed
     manifest.inputs["model"] = drawn["model"]
     manifest.settings |= {"generate": drawn, "relax": relax, **evaluation.as_dict()}
+    for name, sampler in samplers.items():  # refuses what cannot be drawn before hours of drawing, not after them
+        check(checkpoint, replace(generation, sampler=sampler, mixed_precision=name.endswith(MIXED)))
     with manifest.stage("generation"):
         draws = _draw_all(samplers, checkpoint, generation, Journal(work / "draws.jsonl", "draws", drawn), display)
-    rows = []
+    rows: list[dict[str, Any]] = []
     single = replace(evaluation.relaxation, max_steps=0)
     for name, sampler in samplers.items():
         crystals, seconds = draws[name]["crystals"], draws[name]["seconds"]
@@ -130,6 +134,7 @@ def steps(
                 relaxed = _assess(crystals, evaluation.relaxation, reference, work / "relaxations.jsonl", display)
             row["relaxed"] = _metrics(relaxed)
         rows.append(row)
+    rows = _with_others(rows, out, manifest, display)
     manifest.results["rows"] = rows
     return write_record(
         out,
@@ -139,6 +144,22 @@ def steps(
         picture=picture(rows),
         caption="Energy above the hull of crystals as drawn against network evaluations",
     )
+
+
+def _with_others(
+    rows: Sequence[Mapping[str, Any]], out: Path, manifest: Manifest, display: Display
+) -> list[dict[str, Any]]:
+    """Rows of now and, of a record that is there already with the same settings, those of other samplers."""
+    path = out / "steps" / "steps.json"
+    if not path.is_file():
+        return [*map(dict, rows)]
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if any(there["settings"].get(name) != value for name, value in plain(manifest.settings).items()):
+        display.say(f"{path} was made with other settings: its samplers stay out of the new one")
+        return [*map(dict, rows)]
+    now = {row["sampler"] for row in rows}
+    everything = [*(row for row in there["results"]["rows"] if row["sampler"] not in now), *map(dict, rows)]
+    return sorted(everything, key=lambda row: (row["grid"] == "published", row["evaluations"], row["sampler"]))
 
 
 def quartiles(energy_above_hull: np.ndarray) -> list[float | None]:
