@@ -98,7 +98,7 @@ def test_what_was_asked_for_is_looked_for_in_the_relaxed_crystals(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--steer", "hhi_score<=1500"], "is nothing to steer by"),
+        (["--steer", "space_group=225"], "is nothing to steer by"),
         (["--steer", "mine"], "give a function as FILE.py:FUNCTION, or one of energy_above_hull"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--num", 0], "at least 1"),

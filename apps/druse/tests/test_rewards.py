@@ -73,9 +73,41 @@ def test_a_target_is_a_reward(reward):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("density>=2.163", [0.0, -0.5 * 2.163 / 10]),  # 2.163 g/cm³ at 2.82 Å, from the literature
+        ("density=2..3", [0.0, -(2 - 2.163 / 2) / 10]),
+        ("num_elements=3", [-0.2, -0.2]),
+        ("num_elements<=2", [0.0, 0.0]),
+    ],
+)
+def test_what_follows_from_the_crystal_is_an_exact_reward(reward, text, expected):
+    """Of rock salt, and of the same in twice the volume."""
+    large = SALT.replace(lattice=2 ** (1 / 3) * SALT.lattice)
+    gas = SALT.replace(lattice=20 * SALT.lattice)
+    known = rewards_of(text, potential=reward.potential, reference=reward.reference)
+    *found, nothing = known[text]([SALT, large, gas])
+    assert found == pytest.approx(expected, abs=2e-3)
+    assert np.isnan(nothing)
+
+
+def test_the_index_of_a_composition_is_a_reward(reward):
+    """Gaultois et al., Chem. Mater. 25, 2911 (2013): the index of production of Na is 1,102, that of Nb 8,500."""
+    body_centred = np.ones((3, 3)) - 2 * np.eye(3)
+    metals = [
+        Crystal(lattice=a / 2 * body_centred, frac_coords=np.zeros((1, 3)), atomic_numbers=np.array([z]))
+        for a, z in ((4.2, 11), (3.3, 41))
+    ]
+    known = rewards_of("hhi_score<=1500", potential=reward.potential, reference=reward.reference)
+    assert known["hhi_score<=1500"](metals) == pytest.approx([0.0, -(8500 - 1500) / 5000])
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("hhi_score<=1500", "is nothing to steer by: steer by energy_above_hull"),
+        ("space_group=225", "is nothing to steer by: steer by energy_above_hull"),
+        ("beauty>=3", "by a target of ml_bulk_modulus, .*, hhi_score, density, num_elements, or by a function"),
+        ("density>=heavy", "is a number in g/cm³"),
         ("dft_band_gap=wide", "is a number in eV"),
     ],
 )

@@ -129,6 +129,51 @@ def test_nothing_happens_early_or_where_there_is_no_gradient():
     assert np.allclose(plain.frac_coords, found.frac_coords)
 
 
+def test_a_gradient_that_is_not_finite_is_none():
+    def gradient(crystals):
+        return [Pull(on_atoms=torch.full((2, 3), torch.nan), on_strain=torch.zeros(3, 3)) for _ in crystals]
+
+    _, found = drawn(gradient, below=0.1, crystals=4)
+    _, plain = drawn(lambda crystals: [None] * len(crystals), below=0.1, crystals=4)
+    assert torch.equal(found.frac_coords, plain.frac_coords)
+    assert torch.equal(found.lattice, plain.lattice)
+
+
+def failing(crystals):
+    raise RuntimeError("no luck")
+
+
+ATOMS, STRAIN = torch.zeros(2, 3), torch.zeros(3, 3)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "words"),
+    [
+        (failing, r"failed \(RuntimeError: no luck\): correct it"),
+        (lambda crystals: 1.0, r"failed \(TypeError"),
+        (lambda crystals: [1.0 for _ in crystals], "gave a float: give a Pull or None"),
+        (lambda crystals: [None], "gave 1 results for 3 crystals: give one for each"),
+        (
+            lambda crystals: [Pull(on_atoms=torch.zeros(3, 3), on_strain=STRAIN) for _ in crystals],
+            r"on_atoms of the gradient to steer by has shape \(3, 3\) for a crystal of 2 atoms: give \(2, 3\)",
+        ),
+        (lambda crystals: [unchecked(np.zeros((2, 3)), STRAIN) for _ in crystals], "on_atoms .* is a ndarray: give a"),
+        (lambda crystals: [unchecked(ATOMS, torch.zeros(3)) for _ in crystals], r"on_strain .* has shape \(3,\)"),
+    ],
+)
+def test_a_gradient_that_is_wrong_is_one_sentence(gradient, words):
+    with pytest.raises(ValueError, match=words):
+        drawn(gradient, below=0.1, crystals=3)
+
+
+def unchecked(on_atoms, on_strain):
+    """A pull as it can come where nothing checks types, which is everywhere but in tests."""
+    pull = Pull(on_atoms=ATOMS, on_strain=STRAIN)
+    object.__setattr__(pull, "on_atoms", on_atoms)
+    object.__setattr__(pull, "on_strain", on_strain)
+    return pull
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

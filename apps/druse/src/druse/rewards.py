@@ -1,20 +1,24 @@
-"""What crystals can be steered by: a potential's energy above the hull, and properties that are predicted."""
+"""What crystals can be steered by: a potential's energy above the hull, and properties, exact or predicted."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from druse_crystal import Crystal
+from druse_crystal.derived import DERIVED, derived_labels
 from druse_energetics.potential import Potential
 from druse_energetics.predictors import Predict
 from druse_energetics.reference import Reference
 from druse_energetics.relaxation import refusal
-from druse_guidance import Pull, Reward, Target
+from druse_guidance import Property, Pull, Reward, Target, parse_target
+from druse_guidance.properties import ANY_NUMBER
 from jaxtyping import Float64
 
-from druse.obtained import OBTAINABLE, PREDICTED, read_target
+from druse.obtained import OBTAINABLE, PREDICTED
 from druse.screening import above_hull, judged_energies
 
 HULL = "energy_above_hull"
@@ -69,7 +73,7 @@ class HullReward:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TargetReward:
-    """How far a predicted property is from a target, with its sign turned; 0 for what meets it.
+    """How far a property is from a target, with its sign turned; 0 for what meets it.
 
     Distances count in units of ``TOLERANCES`` times the tolerance of the property, which makes those of an energy above
     the hull eV/atom, so that a strength means the same for all.
@@ -77,7 +81,7 @@ class TargetReward:
     Attributes:
         target: a number, a range or an inequality.
         tolerance: of the property.
-        predict: values of crystals.
+        predict: values of crystals, exact where they follow from the crystal.
         potential: crystals of which it refuses to judge the energy have no reward.
     """
 
@@ -87,7 +91,7 @@ class TargetReward:
     potential: Potential
 
     def __call__(self, crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
-        """Rewards; not a number for what cannot be predicted."""
+        """Rewards; not a number for what cannot be predicted, or is no solid."""
         rewards = np.full(len(crystals), np.nan)
         usable = [i for i, crystal in enumerate(crystals) if refusal(crystal, self.potential) is None]
         if usable:
@@ -98,30 +102,38 @@ class TargetReward:
 
 
 TOLERANCES = 20
+EXACT: Mapping[str, float] = {"hhi_score": OBTAINABLE["hhi_score"].tolerance, "density": 0.5, "num_elements": 0.25}
+"""Tolerances of the numbers that follow from a crystal itself."""
 
 
 def rewards_of(text: str | None, *, potential: Potential, reference: Reference) -> dict[str, Reward]:
     """The rewards that can be asked for by name, and the one that a text asks for, if it is a target.
 
     Args:
-        text: ``energy_above_hull``, a target of a property that is predicted, such as ``ml_bulk_modulus>=300``, or
-            anything else, of which nothing is made.
+        text: ``energy_above_hull``, a target of a number that is predicted or follows from the crystal, such as
+            ``ml_bulk_modulus>=300`` or ``hhi_score<=1500``, or anything else, of which nothing is made.
         potential: for energies, forces and stresses.
         reference: for the hull.
 
     Raises:
-        ValueError: for a target that makes no sense, or of a property that is not predicted.
+        ValueError: for a target that makes no sense, or of another property.
     """
     rewards: dict[str, Reward] = {HULL: HullReward(potential=potential, reference=reference)}
-    if text is None or text in rewards or not re.match(r"\s*\w+\s*[<>=]", text):
-        return rewards
-    target = read_target(text)
-    name = target.property.name
-    if name not in PREDICTED:
-        raise ValueError(
-            f"{text!r} is nothing to steer by: steer by {HULL}, by a target of {', '.join(PREDICTED)}, or by a "
-            "function (FILE.py:FUNCTION)"
-        )
-    tolerance = OBTAINABLE[name].tolerance
-    rewards[text] = TargetReward(target=target, tolerance=tolerance, predict=PREDICTED[name], potential=potential)
+    if text is not None and (found := re.match(r"\s*(\w+)\s*[<>=]", text)):
+        rewards[text] = _target_reward(text, found[1], potential)
     return rewards
+
+
+def _target_reward(text: str, name: str, potential: Potential) -> TargetReward:
+    if name in PREDICTED:
+        asked, tolerance, predict = OBTAINABLE[name].property, OBTAINABLE[name].tolerance, PREDICTED[name]
+    elif name in EXACT:
+        asked = Property(name=name, unit=DERIVED[name][0], std=math.inf, levels=ANY_NUMBER)
+        tolerance, predict = EXACT[name], partial(derived_labels, name)
+    else:
+        raise ValueError(
+            f"{text!r} is nothing to steer by: steer by {HULL}, by a target of {', '.join([*PREDICTED, *EXACT])}, or "
+            "by a function (FILE.py:FUNCTION)"
+        )
+    target = parse_target(text, {name: asked})
+    return TargetReward(target=target, tolerance=tolerance, predict=predict, potential=potential)

@@ -38,7 +38,7 @@ class Draw:
         index: its number in the run; together with the seed it decides the crystal.
         crystal: None when the network's output is no crystal.
         message: why not.
-        reward: of steering, where there was any.
+        reward: of steering; None where there was none, or the crystal has none.
         rewards: how many were asked for on the way to this crystal.
         gradients: of the reward, the same.
     """

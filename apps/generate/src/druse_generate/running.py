@@ -20,6 +20,7 @@ from druse_generate.config import GenerateConfig
 from druse_generate.generating import Draw, generate
 from druse_generate.planning import check
 from druse_generate.property_request import choose_adapters
+from druse_generate.steering_report import missing_rewards, steering_report
 from druse_generate.target_report import targets_met
 
 REQUESTS = ("composition", "symmetry", "seed_structure", "properties", "steering")
@@ -53,7 +54,8 @@ def draw_into(
         one draw for each crystal asked for, by index.
 
     Raises:
-        ValueError: if the checkpoint is broken, the request impossible, or the folder holds another run.
+        ValueError: if the checkpoint is broken, the request impossible, the folder holds another run, or no crystal has
+            a reward to be steered by.
     """
     checkpoint = load_checkpoint(model, device=device)
     adapters = choose_adapters(model, checkpoint.network, config.properties)
@@ -111,15 +113,13 @@ def draw_into(
             for draw in (draw for draw in batch if draw.index not in there_before):
                 line = {"index": draw.index, "crystal": crystal_as_json(draw.crystal), "message": draw.message}
                 steered = {"reward": draw.reward, "rewards": draw.rewards, "gradients": draw.gradients}
-                journal.keep(line if draw.reward is None else line | steered)
+                journal.keep(line if reward is None else line | steered)
                 draws[draw.index] = draw
     if reward is not None:
-        found = [draw.reward for draw in draws.values() if draw.reward is not None]
-        manifest.results["steering"] = {
-            "rewards_asked_for": sum(draw.rewards for draw in draws.values()),
-            "gradients_asked_for": sum(draw.gradients for draw in draws.values()),
-            "mean_reward": sum(found) / len(found) if found else None,
-        }
+        manifest.results["steering"] = steering_report(list(draws.values()))
+        if warning := missing_rewards(list(draws.values()), str(config.steering.reward)):
+            display.warn(warning)
+            manifest.results["warnings"] = [*wishes.warnings, warning]
     if wishes.targets:
         manifest.results["targets"] = targets_met(wishes, list(draws.values()))
     return [draws[i] for i in range(config.num)]

@@ -1,13 +1,17 @@
 """Steering towards what a function of crystals says."""
 
 import importlib.util
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from druse_crystal import Crystal
-from druse_guidance import Reward, SteeredProcess
+from druse_guidance import Gradient, Reward, SteeredProcess, pulls_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,52 +60,102 @@ class SteeringRequest:
         """
         if self.reward is None:
             return None
-        reward = known[self.reward] if self.reward in known else self._of_file(known)
-        if self.gradient_below and not callable(getattr(reward, "gradient", None)):
-            raise ValueError(
-                f"{self.reward} has no gradient: leave out gradient_below, or give an object with a method `gradient`"
-            )
-        return reward
-
-    def _of_file(self, known: Mapping[str, Reward]) -> Reward:
-        assert self.reward is not None
+        if self.reward in known:
+            reward = known[self.reward]
+            if self.gradient_below:
+                _gradient(reward, self.reward)
+            return reward
         file, colon, name = self.reward.rpartition(":")
         if not colon or not file.endswith(".py"):
-            names = f", or one of {', '.join(known)}" if known else ""
+            names = f", or one of {', '.join(known)}" if known else f"; {_ELSEWHERE}"
             raise ValueError(f"{self.reward!r} is no reward: give a function as FILE.py:FUNCTION{names}")
-        return function_of(Path(file), name)
+        return function_of(Path(file), name, with_gradient=self.gradient_below > 0)
 
 
-def function_of(path: Path, name: str) -> Reward:
-    """A function of a Python file; the file is run.
+def function_of(path: Path, name: str, *, with_gradient: bool = False) -> Reward:
+    """A function of a Python file; the file is run, and the function tried on rock salt.
+
+    Args:
+        path: the file; it may import others of its folder.
+        name: of the function.
+        with_gradient: whether its method ``gradient`` is needed; then that is tried too.
 
     Raises:
-        ValueError: if the file cannot be run, or has no such function, or that one fails on rock salt.
+        ValueError: if the file cannot be run, or has no such function, or that one or its gradient fails on rock salt.
     """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    with _importable(path.resolve().parent):
+        reward = getattr(_run(path), name, None)
+        if not callable(reward):
+            raise ValueError(f"{path} has no function {name!r}: give the reward as FILE.py:FUNCTION")
+        _check_reward(reward, f"{name} of {path}")
+        if with_gradient:
+            _check_gradient(reward, f"{name} of {path}")
+    return reward
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules of a folder can be imported, as they can where Python runs one of them."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+
+
+def _run(path: Path) -> ModuleType:
+    """The module of a file, known to Python, as dataclasses and pickle need it, under a name that hides no other."""
+    spec = importlib.util.spec_from_file_location(f"druse_reward_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ValueError(f"{path} does not exist or is no Python file: give the reward as FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        sys.modules.pop(spec.name, None)
         raise ValueError(f"{path} cannot be run ({type(error).__name__}: {error}): correct it") from error
-    reward = getattr(module, name, None)
-    if not callable(reward):
-        raise ValueError(f"{path} has no function {name!r}: give the reward as FILE.py:FUNCTION")
+    return module
+
+
+def _check_reward(reward: Reward, title: str) -> None:
     try:
         found = [float(value) for value in reward([_SALT, _SALT])]
     except Exception as error:
-        raise ValueError(
-            f"{name} of {path} fails on rock salt ({type(error).__name__}: {error}): correct it"
-        ) from error
+        raise ValueError(f"{title} fails on rock salt ({type(error).__name__}: {error}): correct it") from error
     if len(found) != 2:
-        raise ValueError(f"{name} of {path} gives {len(found)} numbers for 2 crystals, it has to give one for each")
-    return reward
+        raise ValueError(f"{title} gives {len(found)} numbers for 2 crystals, it has to give one for each")
+    if strange := [value for value in found if not math.isfinite(value)]:
+        raise ValueError(f"{title} gives {strange[0]} for rock salt: give a finite number, a low one for what is bad")
+
+
+def _check_gradient(reward: Reward, title: str) -> None:
+    gradient = _gradient(reward, title)
+    try:
+        pulls = pulls_of(gradient, [_SALT, _SALT])
+    except ValueError as error:
+        raise ValueError(f"{title} fails on rock salt: {error}") from error
+    if not all(pull is None or pull.is_finite for pull in pulls):
+        raise ValueError(
+            f"{title} gives for rock salt a gradient that is not finite: correct it, or give None where there is none"
+        )
+
+
+def _gradient(reward: Reward, title: str) -> Gradient:
+    gradient = getattr(reward, "gradient", None)
+    if not callable(gradient):
+        raise ValueError(
+            f"{title} has no gradient: leave out gradient_below, or give an object with a method `gradient`"
+        )
+    return gradient
 
 
 _SALT = Crystal(
     lattice=2.82 * np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]]),
     frac_coords=np.array([[0, 0, 0], [0.5, 0.5, 0.5]]),
     atomic_numbers=np.array([11, 17]),
+)
+_ELSEWHERE = (
+    "rewards by name, such as energy_above_hull, and by target, such as hhi_score<=1500, are there in `druse discover`"
 )

@@ -12,7 +12,7 @@ from druse_guidance.own_properties import own_properties
 from druse_guidance.properties import Property
 from druse_guidance.published_elements import PublishedElements
 from druse_guidance.required_elements import RequiredElements
-from druse_guidance.reward_gradient import Gradient, Pull, RewardGradient
+from druse_guidance.reward_gradient import Gradient, Pull, RewardGradient, pulls_of
 from druse_guidance.steered_process import Reward, SteeredProcess
 from druse_guidance.symmetric_process import SymmetricProcess, first_atoms
 from druse_guidance.targets import Target, parse_target
@@ -42,5 +42,6 @@ __all__ = [
     "own_properties",
     "parse_elements",
     "parse_target",
+    "pulls_of",
     "save_adapter",
 ]

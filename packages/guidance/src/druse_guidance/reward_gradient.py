@@ -22,9 +22,48 @@ class Pull:
     on_atoms: Float[Tensor, "n 3"]
     on_strain: Float[Tensor, "3 3"]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite."""
+        return bool(self.on_atoms.isfinite().all() and self.on_strain.isfinite().all())
+
 
 Gradient = Callable[[Sequence[Crystal]], Sequence[Pull | None]]
-"""Gradients of crystals; None where there is none."""
+"""Gradients of crystals; None where there is none, as which those that are not finite count too."""
+
+
+def pulls_of(gradient: Gradient, crystals: Sequence[Crystal]) -> list[Pull | None]:
+    """The gradients of crystals, checked.
+
+    Raises:
+        ValueError: if the gradient fails, or gives for a crystal anything but None or a ``Pull`` of the right shapes.
+    """
+    try:
+        found = list(gradient(crystals))
+    except Exception as error:
+        raise ValueError(f"the gradient to steer by failed ({type(error).__name__}: {error}): correct it") from error
+    if len(found) != len(crystals):
+        raise ValueError(
+            f"the gradient to steer by gave {len(found)} results for {len(crystals)} crystals: give one for each"
+        )
+    for pull, crystal in zip(found, crystals, strict=True):
+        if pull is not None:
+            _check(pull, crystal)
+    return found
+
+
+def _check(pull: object, crystal: Crystal) -> None:
+    if not isinstance(pull, Pull):
+        raise ValueError(f"the gradient to steer by gave a {type(pull).__name__}: give a Pull or None for each crystal")
+    for name, shape in (("on_atoms", (crystal.num_atoms, 3)), ("on_strain", (3, 3))):
+        part = getattr(pull, name)
+        if not isinstance(part, Tensor):
+            raise ValueError(f"{name} of the gradient to steer by is a {type(part).__name__}: give a torch.Tensor")
+        if tuple(part.shape) != shape:
+            raise ValueError(
+                f"{name} of the gradient to steer by has shape {tuple(part.shape)} for a crystal of "
+                f"{crystal.num_atoms} atoms: give {shape}"
+            )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -87,5 +126,9 @@ class RewardGradient:
         found = zip(rows, batch.select(rows).crystals_or_none(), strict=True)
         crystals = [(row, crystal) for row, crystal in found if crystal is not None]
         self.evaluations += len(crystals)
-        pulls = self.gradient([crystal for _, crystal in crystals]) if crystals else []
-        return [(row, crystal, pull) for (row, crystal), pull in zip(crystals, pulls, strict=True) if pull is not None]
+        pulls = pulls_of(self.gradient, [crystal for _, crystal in crystals]) if crystals else []
+        return [
+            (row, crystal, pull)
+            for (row, crystal), pull in zip(crystals, pulls, strict=True)
+            if pull is not None and pull.is_finite
+        ]

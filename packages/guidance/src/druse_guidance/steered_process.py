@@ -18,9 +18,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 Reward = Callable[[Sequence[Crystal]], Float64[np.ndarray, " b"]]
-"""Rewards of crystals, the larger the better; not a number where it cannot be had, which counts as the worst."""
-
-WORST = -1e6
+"""Rewards of crystals, the larger the better; those that are not finite count as none, which is worse than any."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -102,38 +100,48 @@ class SteeredProcess:
         """As the wrapped process."""
         return self.process.correct(prediction, noisy, t, generator=generator)
 
-    def best(self, drawn: CrystalBatch) -> tuple[Int[Tensor, " k"], list[float]]:
-        """For each crystal the position of its particle with the largest reward, and that reward."""
+    def best(self, drawn: CrystalBatch) -> tuple[Int[Tensor, " k"], list[float | None]]:
+        """For each crystal the position of its particle with the largest reward, and that reward.
+
+        Where no particle has a reward, the reward is None and the particle the first that is a crystal at all.
+        """
         self._groups(drawn)
-        rewards = self._rewards(drawn).reshape(-1, self.particles)
-        place = torch.tensor(rewards.argmax(1) + self.particles * np.arange(len(rewards)), device=drawn.device)
-        return place, rewards.max(1).tolist()
+        rewards = self._rewards(drawn)
+        ranks = np.where(np.isnan(rewards), np.finfo(np.float64).min, rewards).reshape(-1, self.particles)
+        places = ranks.argmax(1) + self.particles * np.arange(len(ranks))
+        found = [reward if np.isfinite(reward) else None for reward in rewards[places].tolist()]
+        return torch.tensor(places, device=drawn.device), found
 
     def _start(self) -> None:
         self._due, self._before = sorted(self.times, reverse=True), None
 
     def _chosen(self, crystals: CrystalBatch, uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-        """Positions of the particles that go on: systematic resampling within each group."""
+        """Positions of the particles that go on: systematic resampling within each group.
+
+        In a group without any reward all go on.
+        """
         self._groups(crystals)
         rewards = self._rewards(crystals)
-        gained = rewards - (self._before if self._before is not None else 0.0)
-        logits = torch.tensor(self.strength * gained).reshape(-1, self.particles)
-        shares = logits.softmax(1).cumsum(1)
+        before = np.zeros(len(rewards)) if self._before is None else self._before
+        missing = ~np.isfinite(rewards)
+        logits = np.where(missing, -np.inf, self.strength * (rewards - before)).reshape(-1, self.particles)
+        logits[missing.reshape(-1, self.particles).all(1)] = 0.0
+        shares = torch.tensor(logits).softmax(1).cumsum(1)
         start = uniform.cpu().double().reshape(-1, self.particles)[:, :1]
         places = (start + torch.arange(self.particles)) / self.particles
         within = torch.searchsorted(shares, places.contiguous()).clamp(max=self.particles - 1)
         chosen = (within + self.particles * torch.arange(len(within))[:, None]).flatten()
-        self._before = rewards[chosen.numpy()]
+        self._before = np.where(missing, before, rewards)[chosen.numpy()]
         return chosen.to(crystals.device)
 
     def _rewards(self, batch: CrystalBatch) -> Float64[np.ndarray, " b"]:
-        """Rewards; the worst for what is no crystal or has none."""
+        """Rewards; not a number for a crystal that has none, minus infinity for what is no crystal."""
         crystals = [(row, crystal) for row, crystal in enumerate(batch.crystals_or_none()) if crystal is not None]
-        rewards = np.full(len(batch), WORST)
+        rewards = np.full(len(batch), -np.inf)
         if crystals:
             self.evaluations += len(crystals)
             found = self._ask([crystal for _, crystal in crystals])
-            rewards[[row for row, _ in crystals]] = np.nan_to_num(found, nan=WORST, neginf=WORST, posinf=-WORST)
+            rewards[[row for row, _ in crystals]] = np.where(np.isfinite(found), found, np.nan)
         return rewards
 
     def _ask(self, crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
