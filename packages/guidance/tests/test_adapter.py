@@ -183,6 +183,24 @@ def test_a_file_is_small_and_knows_its_base(network, batch, tmp_path):
         load_adapter(tmp_path / "a.safetensors", base=other)
 
 
+@pytest.mark.parametrize("name", ["type", "training", "items", "forward", "apply", "property", "id"])
+def test_a_property_may_be_called_as_modules_call_their_own(network, batch, tmp_path, name):
+    named = Property(name=name).fitted([0.0, 1.0, 2.0])
+    adapter = trained(make_adapter(GAP, named))
+    save_adapter(tmp_path / "a.safetensors", adapter.train(), base=network)
+    stored = load_adapter(tmp_path / "a.safetensors", base=network).adapter
+    asked = Conditions(values={name: torch.ones(3)}, given={name: torch.tensor([True] * 3)})
+    found = AdaptedNetwork(network, [adapter.double()])(batch, T, asked)
+    assert not same(found, network(batch, T), 1e-3)
+    assert same(found, AdaptedNetwork(network, [stored.only([name]).double()])(batch, T, asked), 1e-6)
+
+
+def test_weights_of_ordinary_properties_carry_their_names():
+    """Adapters that were written before stay readable."""
+    keys = {key.removeprefix("branches.").split(".")[0] for key in make_adapter(*ALL).state_dict()}
+    assert keys == {"dft_band_gap", "bulk_modulus", "space_group", "chemical_system"}
+
+
 def test_bad_files_are_named(network, tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(AdapterError, match="does not exist"):
@@ -217,14 +235,15 @@ def test_bad_files_are_named(network, tmp_path):
 def test_embeddings_of_all_kinds_have_one_size():
     adapter = make_adapter(*ALL)
     told = conditions()
-    for name, branch in adapter.branches.items():
+    for name in adapter.properties:
+        branch = adapter.branch(name)
         size = branch.encoder(torch.nan_to_num(told.values[name]).float()).square().mean(-1)
         assert torch.allclose(size, torch.ones_like(size), atol=0.01), name
 
 
 def test_what_is_said_of_the_elements_reaches_every_atom(network, batch):
     adapter = make_adapter(SYSTEM).double()
-    last = adapter.branches["chemical_system"].species[-1]
+    last = adapter.branch("chemical_system").species[-1]
     with torch.no_grad():
         last.weight[:] = torch.randn_like(last.weight)
     plain, told = network(batch, T), AdaptedNetwork(network, [adapter])(batch, T, only("chemical_system"))

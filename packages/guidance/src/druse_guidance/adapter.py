@@ -103,13 +103,19 @@ class Adapter(nn.Module):
             raise ValueError(f"an adapter needs properties with different names, not {', '.join(names) or 'none'}")
         self.properties = {p.name: p for p in properties}
         self.width, self.num_layers = width, num_layers
-        self.branches = nn.ModuleDict({p.name: Branch(p, width=width, num_layers=num_layers) for p in properties})
+        self.branches = nn.ModuleDict({_key(p.name): Branch(p, width=width, num_layers=num_layers) for p in properties})
+
+    def branch(self, name: str) -> Branch:
+        """The branch of one of its properties."""
+        branch = self.branches[_key(name)]
+        assert isinstance(branch, Branch)
+        return branch
 
     def only(self, names: Collection[str]) -> "Adapter":
         """The branches of these properties, which it has; they act as before, since branches act side by side."""
         properties = [p for p in self.properties.values() if p.name in names]
         part = Adapter(properties, width=self.width, num_layers=self.num_layers)
-        part.branches = nn.ModuleDict({name: self.branches[name] for name in part.properties})
+        part.branches = nn.ModuleDict({_key(name): self.branch(name) for name in part.properties})
         return part.train(self.training)
 
 
@@ -163,7 +169,7 @@ class AdaptedNetwork(nn.Module):
         for name in conditions.values:
             if name not in known:
                 raise ValueError(f"the model knows no property {name!r}: it knows {', '.join(known) or 'none'}")
-        branches = {name: b for adapter in self._adapters() for name, b in adapter.branches.items()}
+        branches = {name: adapter.branch(name) for adapter in self._adapters() for name in adapter.properties}
         return self.network(noisy, t, adaptation=_Mixture(branches, conditions))
 
     def _adapters(self) -> list[Adapter]:
@@ -173,11 +179,10 @@ class AdaptedNetwork(nn.Module):
 class _Mixture:
     """The ``Adaptation`` of one batch: the given properties of each crystal, side by side."""
 
-    def __init__(self, branches: Mapping[str, nn.Module], conditions: Conditions):
+    def __init__(self, branches: Mapping[str, Branch], conditions: Conditions):
         self.parts: list[tuple[Branch, Float[Tensor, "b c"], Bool[Tensor, " b"]]] = []
         for name, values in conditions.values.items():
             branch, given = branches[name], conditions.given[name]
-            assert isinstance(branch, Branch)
             if torch.is_grad_enabled() or bool(given.any()):
                 self.parts.append((branch, branch.encoder(values), given))
 
@@ -202,6 +207,11 @@ class _Mixture:
             both = torch.cat([features, embedded.unsqueeze(1).expand_as(features)], -1)
             total = total + given[:, None, None] * module(branch)(both)
         return torch.as_tensor(total)
+
+
+def _key(name: str) -> str:
+    """What a branch is called among modules, which refuse names of their own attributes, such as ``type``."""
+    return f"property:{name}" if hasattr(nn.ModuleDict(), name) else name
 
 
 def _zero(width: int, outputs: int | None = None) -> nn.Linear:
