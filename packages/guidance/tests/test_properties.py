@@ -41,6 +41,9 @@ def test_space_groups_and_chemical_systems():
         ("scalar", [1.0, 2.0, np.nan], "has 2 labels, at least 3 are needed"),
         ("scalar", [1.0, 2.0, np.inf], "infinite"),
         ("scalar", [1.0, 1.0, 1.0], "all labels of x are 1"),
+        ("scalar", np.full(1000, 0.1), "all labels of x are 0.1"),  # whose std is not zero
+        ("scalar", [0.3, 0.1 + 0.2, 0.3], "all labels of x are 0.3"),
+        ("log_scalar", np.full(1000, 0.1), "all labels of x are 0.1"),
         ("log_scalar", [1.0, 2.0, 0.0], "no logarithm"),
         ("space_group", [1.0, 2.0, 231.0], "no space groups"),
         ("space_group", [1.0, 2.5, 3.0], "no space groups"),
@@ -49,6 +52,21 @@ def test_space_groups_and_chemical_systems():
 def test_bad_labels_are_named(kind, labels, words):
     with pytest.raises(ValueError, match=words):
         Property(name="x", kind=kind).fitted(labels)
+
+
+def test_labels_that_differ_little_are_learnt():
+    energies = Property(name="x").fitted([-1000.001, -1000.0, -999.999])
+    assert np.allclose(energies.learnable([-1000.001, -1000.0, -999.999]), [-(1.5**0.5), 0, 1.5**0.5], atol=1e-6)
+
+
+def test_labels_are_checked_without_being_learnt():
+    Property(name="x", kind="log_scalar").check([5.0, np.nan])
+    Property(name="x").check([0.0, -1.0])
+    Property(name="x", kind="space_group").check([])
+    with pytest.raises(ValueError, match="x has the label -2, of which there is no logarithm"):
+        Property(name="x", kind="log_scalar").check([5.0, -2.0, np.nan])
+    with pytest.raises(ValueError, match="no space groups"):
+        Property(name="x", kind="space_group").check([999.0])
 
 
 def test_a_kind_that_does_not_exist():

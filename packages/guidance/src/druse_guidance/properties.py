@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 
 ANY_NUMBER = (-np.inf, np.inf)
 """``levels`` of a property whose labels nobody knows."""
-KINDS = ("scalar", "log_scalar", "chemical_system", "space_group")
+NUMBERS = ("scalar", "log_scalar")
+KINDS = (*NUMBERS, "chemical_system", "space_group")
 SPACE_GROUPS = 230
 _FEWEST = 3  # labels without which there is no spread
+_EQUAL = 1e-9  # labels whose range is so small beside them differ by rounding only
 _LEVELS = 101  # quantiles that stand for the distribution of labels
 
 
@@ -53,7 +55,7 @@ class Property:
     @property
     def is_number(self) -> bool:
         """Whether a target is a number on a scale."""
-        return self.kind in ("scalar", "log_scalar")
+        return self.kind in NUMBERS
 
     @property
     def has_distribution(self) -> bool:
@@ -86,23 +88,38 @@ class Property:
                 f"{self.name} has {len(values)} labels, at least {_FEWEST} are needed (some thousands to learn from): "
                 "check the name of the column, or leave the property out"
             )
+        self.check(values)
+        if self.kind == "space_group":
+            return replace(self, num_labels=len(values), groups=tuple(sorted({int(v) for v in values})))
+        if np.ptp(values) <= _EQUAL * np.abs(values).max():
+            raise ValueError(
+                f"all labels of {self.name} are {values[0]:g}, and there is nothing to learn from them: check the name "
+                "of the column, or leave the property out"
+            )
+        learnt = np.log10(values) if self.kind == "log_scalar" else values
+        levels = tuple(float(v) for v in np.quantile(values, np.linspace(0, 1, _LEVELS)))
+        return replace(self, num_labels=len(values), mean=float(learnt.mean()), std=float(learnt.std()), levels=levels)
+
+    def check(self, labels: ArrayLike) -> None:
+        """Refuse labels that a property of this kind cannot have; NaN means unknown.
+
+        Raises:
+            ValueError: if one is infinite, no space group, or has no logarithm where that is learnt.
+        """
+        values = np.asarray(labels, dtype=np.float64)
+        values = values[~np.isnan(values)]
         if not np.isfinite(values).all():
             raise ValueError(f"{self.name} has labels that are infinite: correct or empty these cells")
-        if self.kind == "space_group":
-            groups = sorted({int(v) for v in values})
-            if any(v != int(v) for v in values) or groups[0] < 1 or groups[-1] > SPACE_GROUPS:
-                raise ValueError(f"{self.name} has labels that are no space groups, which are numbers from 1 to 230")
-            return replace(self, num_labels=len(values), groups=tuple(groups))
-        if self.kind == "log_scalar" and values.min() <= 0:
+        if self.kind == "space_group" and not np.isin(values, np.arange(1, SPACE_GROUPS + 1)).all():
+            raise ValueError(
+                f"{self.name} has labels that are no space groups, which are numbers from 1 to {SPACE_GROUPS}: correct "
+                "or empty these cells"
+            )
+        if self.kind == "log_scalar" and (values <= 0).any():
             raise ValueError(
                 f"{self.name} has the label {values.min():g}, of which there is no logarithm: correct it, set a bound "
                 "(low) below which labels count as unknown, or declare the property as scalar"
             )
-        learnt = np.log10(values) if self.kind == "log_scalar" else values
-        if not learnt.std() > 0:
-            raise ValueError(f"all labels of {self.name} are {values[0]:g}: there is nothing to learn from them")
-        levels = tuple(float(v) for v in np.quantile(values, np.linspace(0, 1, _LEVELS)))
-        return replace(self, num_labels=len(values), mean=float(learnt.mean()), std=float(learnt.std()), levels=levels)
 
     def learnable(self, values: ArrayLike) -> Float64[np.ndarray, " b"]:
         """Labels on the scale that is learnt: standardised numbers, or the numbers of space groups; NaN stays."""
