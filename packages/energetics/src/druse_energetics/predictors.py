@@ -1,6 +1,7 @@
 """Predictors of properties by name, each with the potential that it needs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,24 @@ type Predict = Callable[[Sequence[Crystal]], np.ndarray]
 """Values of crystals near their minimum, (b,), NaN where there is none."""
 
 
-def load_predictor(name: str) -> Predict:
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A ``Predict`` that says its unit.
+
+    Attributes:
+        unit: of the values.
+        predict: the function.
+    """
+
+    unit: str
+    predict: Predict
+
+    def __call__(self, crystals: Sequence[Crystal]) -> np.ndarray:
+        """Values of crystals near their minimum, (b,), NaN where there is none."""
+        return self.predict(crystals)
+
+
+def load_predictor(name: str) -> Predictor:
     """A predictor; potentials are loaded when the first crystals come, and once.
 
     Args:
@@ -52,9 +70,8 @@ def _band_gaps(crystals: Sequence[Crystal]) -> np.ndarray:
     return band_gaps(_potential("sevennet-0"), crystals)
 
 
-PREDICTORS: dict[str, Predict] = {
-    "bulk-modulus": _bulk_moduli,
-    "magnetic-density": _magnetic_densities,
-    "band-gap": _band_gaps,
+PREDICTORS: dict[str, Predictor] = {
+    "bulk-modulus": Predictor(unit="GPa", predict=_bulk_moduli),
+    "magnetic-density": Predictor(unit="µB/Å³", predict=_magnetic_densities),
+    "band-gap": Predictor(unit="eV", predict=_band_gaps),
 }
-"""In GPa, µB/Å³ and eV."""
