@@ -3,16 +3,7 @@
 from druse_scores import GemNet, Network
 
 from druse_guidance.properties import ANY_NUMBER, SPACE_GROUPS, Property
-
-_UNITS = {
-    "dft_band_gap": "eV",
-    "dft_bulk_modulus": "GPa",
-    "dft_mag_density": "µB/Å³",
-    "dft_shear_modulus": "GPa",
-    "energy_above_hull": "eV/atom",
-    "formation_energy_per_atom": "eV/atom",
-    "ml_bulk_modulus": "GPa",
-}
+from druse_guidance.units import UNITS
 
 
 def own_properties(network: Network) -> dict[str, Property]:
@@ -23,7 +14,7 @@ def own_properties(network: Network) -> dict[str, Property]:
         known.name: Property(
             name=known.name,
             kind=known.kind,
-            unit=_UNITS.get(known.name, ""),
+            unit=UNITS.get(known.name, ""),
             mean=known.mean,
             std=known.std,
             levels=ANY_NUMBER if known.is_number else (),
