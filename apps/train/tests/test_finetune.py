@@ -10,15 +10,24 @@ import yaml
 from druse_crystal import Crystal
 from druse_crystal.dataset import CrystalDataset
 from druse_diffusion import NUM_CLASSES, Conditions, CrystalProcess, Prediction, RandomStreams, training_loss
-from druse_energetics.predictors import PREDICTORS
+from druse_energetics.predictors import PREDICTORS, Predictor
 from druse_guidance import AdaptedNetwork, Property, load_adapter
+from druse_guidance.units import USUAL
 from druse_scores import Checkpoint, PairNetwork, PairNetworkConfig, load_checkpoint, save_checkpoint, weights_hash
 from druse_train import finetuning, property_labels
 from druse_train.batches import as_batch
 from druse_train.calibration import calibrate, obtainers
 from druse_train.cli import app
 from druse_train.config import CalibrationConfig, FinetuneConfig, PropertyConfig, read_recipe
-from druse_train.property_labels import PropertyLabels, balanced, labelled, learn_properties, raw_labels, thinned
+from druse_train.property_labels import (
+    PropertyLabels,
+    balanced,
+    labelled,
+    learn_properties,
+    raw_labels,
+    thinned,
+    unit_of,
+)
 from druse_train.state import load_state
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -60,7 +69,14 @@ def dataset(tmp_path):
     data = CrystalDataset(
         ids=[f"c{i}" for i in range(60)],
         crystals=crystals,
-        labels={"edge": edges, "few": [1.0, 2.0] + 58 * [np.nan], "broken": [*range(1, 60), np.inf]},
+        labels={
+            "edge": edges,
+            "few": [1.0, 2.0] + 58 * [np.nan],
+            "broken": [*range(1, 60), np.inf],
+            "late": [*range(1, 60), -1.0],
+            "early": [-1.0, *range(1, 60)],
+            "groups": [*(59 * [221.0]), 999.0],
+        },
         split=["val" if i % 5 == 4 else "train" for i in range(60)],
     )
     data.write(tmp_path / "data.parquet")
@@ -266,6 +282,66 @@ def test_rare_labels_come_more_often_and_no_crystal_gets_lost():
     assert chosen.known["gap"].tolist() == [True, True, False]
 
 
+def test_labels_follow_from_the_crystals_by_kind_whatever_the_name(dataset):
+    dataset.labels["chemsys"] = np.ones(60)  # what the kind says goes before a column of that name
+    system, group = (
+        PropertyConfig(name="chemsys", kind="chemical_system"),
+        PropertyConfig(name="sg", kind="space_group"),
+    )
+    raw = [raw_labels(system, dataset), raw_labels(group, dataset)]
+    assert np.array_equal(raw[0], property_labels.systems_of(dataset.crystals))
+    assert (raw[1] == 221).all()
+    assert (raw_labels(PropertyConfig(name="groups", kind="space_group"), dataset)[:59] == 221).all()
+    with pytest.raises(ValueError, match="no column 'x'"):
+        raw_labels(PropertyConfig(name="sg", kind="space_group", column="x"), dataset)
+    learnt = learn_properties([system, group], raw)
+    assert [(p.kind, p.num_labels, p.groups) for p in learnt] == [
+        ("chemical_system", 60, ()),
+        ("space_group", 60, (221,)),
+    ]
+    tell = obtainers([system, group])
+    assert np.array_equal(tell["chemsys"](dataset.crystals), raw[0])
+    assert np.array_equal(tell["sg"](dataset.crystals), raw[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "unit"),
+    [
+        ({"name": "x", "unit": "gpa"}, "GPa"),
+        ({"name": "x", "unit": "furlong"}, "furlong"),
+        ({"name": "x"}, ""),
+        ({"name": "dft_band_gap"}, "eV"),
+        ({"name": "dft_band_gap", "unit": "mev"}, "meV"),
+        ({"name": "x", "column": "dft_mag_density"}, "µB/Å³"),
+        ({"name": "density"}, "g/cm³"),
+        ({"name": "hhi_score"}, ""),
+    ],
+)
+def test_units_are_spelled_as_usual_and_known_of_well_known_properties(settings, unit):
+    assert unit_of(PropertyConfig(**settings)) == unit
+
+
+def test_units_of_predictors_are_known():
+    assert {predictor.unit for predictor in PREDICTORS.values()} <= USUAL.keys()
+
+
+def test_any_column_of_the_data_can_be_learnt_and_any_name_be_a_chemical_system(tmp_path, dataset, base):
+    dataset.labels["type"] = np.arange(60.0)
+    dataset.write(tmp_path / "data.parquet")
+    recipe = changed(properties="[{name: type}, {name: chemsys, kind: chemical_system}]")
+    result = run(tmp_path, recipe=recipe)
+    assert result.exit_code == 0, result.output
+    result = run(tmp_path, "--resume", recipe=recipe.replace("max_steps: 20", "max_steps: 22"))
+    assert result.exit_code == 0, result.output
+    adapter = load_adapter(tmp_path / "run" / "last" / "adapter.safetensors", base=base).adapter
+    assert {name: p.num_labels for name, p in adapter.properties.items()} == {"type": 48, "chemsys": 48}
+
+
+def test_densities_in_another_unit_are_not_compared_with_derived_ones():
+    assert list(obtainers([PropertyConfig(name="density", unit="g/cm3")])) == ["density"]
+    assert list(obtainers([PropertyConfig(name="density", column="rho", unit="kg/m^3")])) == []
+
+
 def test_labels_beyond_the_bounds_count_as_unknown(dataset):
     config = PropertyConfig(name="size", column="edge", low=4.0, high=7.0)
     edges = dataset.labels["edge"]
@@ -285,6 +361,7 @@ def test_strange_labels_are_said_before_training(tmp_path, dataset, base):
     words = " ".join(result.stderr.split())
     assert "size has 4 labels: expect little of so few" in words
     assert "size has no label among the validation crystals" in words
+    assert "the unit 'Å' of size is not known, so that nobody checked" in words
     assert "100% of the labels of modulus are not between 1 and 1000 GPa (their median is" in words
     stored = load_adapter(tmp_path / "run" / "best" / "adapter.safetensors", base=base)
     assert any("check their unit" in sentence for sentence in stored.provenance["runs"][-1]["warnings"])
@@ -293,7 +370,7 @@ def test_strange_labels_are_said_before_training(tmp_path, dataset, base):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("column: edge", "column: price"), "no column 'price': it has edge, few, broken"),
+        (("column: edge", "column: price"), "no column 'price': it has edge, few, broken, late, early, groups"),
         (("column: edge", "column: few"), "size has 2 labels, at least 3 are needed"),
         (("column: edge", "column: broken"), "infinite"),
         (("{name: space_group}", "{name: beauty}"), "no column 'beauty'"),
@@ -306,6 +383,22 @@ def test_strange_labels_are_said_before_training(tmp_path, dataset, base):
         (("dropout: 0.2", "dropuot: 0.2"), "dropuot: no such setting"),
         (("base: base", "base: base\nadapters: [none.safetensors]"), "none.safetensors does not exist"),
         (("properties:", "properties: []\nignored:"), "ignored: no such setting"),
+        (("column: edge", "column: edge, low: 50, high: 10"), "size has the bounds low 50 and high 10"),
+        (("kind: log_scalar, unit: Å", "kind: chemical_system"), "size is of kind 'chemical_system', for which column"),
+        (("{name: space_group}", "{name: chemical_system, kind: scalar}"), "must be one of chemical_system"),
+        (("{name: space_group}", "{name: num_elements, kind: space_group}"), "must be one of scalar, log_scalar"),
+        (("{name: space_group}", "{name: chemical_system, low: 3}"), "for which low means nothing: leave it out"),
+        (("{name: space_group}", "{name: chemical_system, high: 3}"), "for which high means nothing"),
+        (("{name: space_group}", "{name: chemical_system, share: 0.1}"), "for which share means nothing"),
+        (("{name: space_group}", "{name: space_group, predictor: band-gap}"), "for which predictor means nothing"),
+        (("column: edge", "column: late"), "in split 'val' size has the label -1, of which there is no logarithm"),
+        (("column: edge", "column: early"), "in split 'train' size has the label -1, of which there is no logarithm"),
+        (("{name: space_group}", "{name: space_group, column: groups}"), "in split 'val' space_group has labels that"),
+        (
+            ("unit: Å, column: edge", "unit: gpa, column: edge, predictor: band-gap"),
+            "the labels of size are in GPa, and its predictor band-gap tells eV",
+        ),
+        (("{name: space_group}", "{name: dft_band_gap, column: edge, predictor: bulk-modulus}"), "are in eV, and its"),
     ],
 )
 def test_bad_recipes_are_one_sentence(tmp_path, dataset, base, change, words):
@@ -341,7 +434,7 @@ def test_a_predictor_that_needs_gradients_has_them(tmp_path, dataset, base, monk
         x = torch.tensor([crystal.volume for crystal in crystals], requires_grad=True)
         return torch.autograd.grad(x.square().sum(), x)[0].numpy()
 
-    monkeypatch.setitem(PREDICTORS, "slope", slope)
+    monkeypatch.setitem(PREDICTORS, "slope", Predictor(unit="Å³", predict=slope))
     recipe = changed(
         properties="[{name: size, column: edge, predictor: slope}]",
         calibration="{num: 6, steps: 4, corrector_steps: 0}",

@@ -1,6 +1,7 @@
 """Does an adapter do what it is told? Crystals asked for the labels of held-out ones, and what they turn out to be."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,10 +9,11 @@ from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.derived import DERIVED, derived_labels
 from druse_diffusion import Conditions, CrystalProcess, RandomStreams, ScoreModel, fast_times, sample
 from druse_guidance import ClassifierFreeGuidance, Property
+from druse_guidance.units import other_unit
 from scipy.stats import spearmanr
 
-from druse_train.config import CalibrationConfig, PropertyConfig
-from druse_train.property_labels import SYSTEM, PropertyLabels, systems_of
+from druse_train.config import SYSTEM, CalibrationConfig, PropertyConfig
+from druse_train.property_labels import PropertyLabels, systems_of, unit_of
 
 Obtain = Callable[[Sequence[Crystal]], np.ndarray]
 
@@ -20,16 +22,17 @@ def obtainers(configs: Sequence[PropertyConfig]) -> dict[str, Obtain]:
     """What tells a property of a drawn crystal, by the name of the property; those that nothing tells are left out.
 
     Raises:
-        ValueError: for a predictor that does not exist, or whose package is not installed.
+        ValueError: for a predictor that does not exist, whose package is not installed, or that tells another unit.
     """
     found: dict[str, Obtain] = {}
     for config in configs:
+        name = config.derived
         if config.predictor is not None:
-            found[config.name] = _predictor(config.predictor)
-        elif config.column is None and config.name == SYSTEM:
-            found[SYSTEM] = systems_of
-        elif config.name in DERIVED:
-            found[config.name] = lambda crystals, name=config.name: derived_labels(name, crystals)
+            found[config.name] = _predictor(config.predictor, of=config)
+        elif config.resolved_kind == SYSTEM:
+            found[config.name] = systems_of
+        elif name is not None and not other_unit(unit_of(config), DERIVED[name][0]):
+            found[config.name] = partial(derived_labels, name)
     return found
 
 
@@ -114,7 +117,7 @@ def _compare(property_: Property, asked: np.ndarray, obtained: np.ndarray) -> di
     }
 
 
-def _predictor(name: str) -> Obtain:
+def _predictor(name: str, *, of: PropertyConfig) -> Obtain:
     try:
         from druse_energetics.predictors import load_predictor
     except ModuleNotFoundError as error:
@@ -122,4 +125,10 @@ def _predictor(name: str) -> Obtain:
             f"predictor: {name} needs the package druse-energetics: pip install 'druse-train[predictors]', or leave "
             "the predictor out"
         ) from error
-    return load_predictor(name)
+    predictor, unit = load_predictor(name), unit_of(of)
+    if other_unit(unit, predictor.unit):
+        raise ValueError(
+            f"the labels of {of.name} are in {unit}, and its predictor {name} tells {predictor.unit}: convert the "
+            "labels, correct the unit, or choose another predictor"
+        )
+    return predictor

@@ -5,9 +5,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from druse_crystal.derived import DERIVED
 from druse_crystal.settings import read_settings
 from druse_diffusion import LossWeights, TimeDistribution
+from druse_guidance.properties import KINDS, NUMBERS
 from druse_scores import PairNetworkConfig
+
+SYSTEM, GROUP = "chemical_system", "space_group"
+"""Kinds of properties that follow from the crystals; properties of these names are of these kinds."""
+_FITTING = dict.fromkeys(DERIVED, NUMBERS) | {SYSTEM: (SYSTEM,), GROUP: (GROUP,)}  # kinds by name; else all
+_MEANINGLESS = {SYSTEM: ("unit", "column", "low", "high", "share", "predictor"), GROUP: ("unit", "predictor")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +136,11 @@ class PropertyConfig:
     """A property that an adapter learns.
 
     Attributes:
-        name: by which it will be asked for. ``chemical_system``, ``space_group``, ``hhi_score``, ``density`` and
-            ``num_elements`` follow from the crystals, if the data have no such column.
-        kind: see ``druse_guidance.Property``; None: what the name says, else ``scalar``.
-        unit: such as ``GPa``.
+        name: by which it will be asked for. ``space_group``, ``hhi_score``, ``density`` and ``num_elements`` follow
+            from the crystals, if the data have no such column.
+        kind: see ``druse_guidance.Property``; None: what the name says, else ``scalar``. A ``chemical_system`` follows
+            from the crystals whatever it is called, a ``space_group`` if the data have no such column.
+        unit: such as ``GPa``; empty: that of a well-known property (``druse_guidance.units``), else none.
         column: of the dataset, if it has another name.
         low: labels below count as unknown, such as moduli of 0; None: no bound.
         high: labels above count as unknown; None: no bound.
@@ -158,6 +166,33 @@ class PropertyConfig:
                 f"a property cannot be called {self.name!r}: give a name of letters, digits and underscores, and the "
                 "column of the data as `column`"
             )
+        if self.resolved_kind not in (fitting := _FITTING.get(self.name, KINDS)):
+            raise ValueError(
+                f"{self.name} is of kind {self.kind!r}, and a property of this name must be one of "
+                f"{', '.join(fitting)}: change its kind or its name"
+            )
+        for setting in _MEANINGLESS.get(self.resolved_kind, ()):
+            if getattr(self, setting) != getattr(PropertyConfig, setting):
+                raise ValueError(
+                    f"{self.name} is of kind {self.resolved_kind!r}, for which {setting} means nothing: leave it out"
+                )
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(
+                f"{self.name} has the bounds low {self.low:g} and high {self.high:g}, between which nothing lies: "
+                "give a high above low, or leave one out"
+            )
+
+    @property
+    def resolved_kind(self) -> str:
+        """The kind, where it is not given that of the name."""
+        return self.kind or _FITTING.get(self.name, KINDS)[0]
+
+    @property
+    def derived(self) -> str | None:
+        """Which of ``DERIVED`` tells the property of a crystal, if any."""
+        if self.resolved_kind == GROUP:
+            return GROUP
+        return self.name if self.name in DERIVED else None
 
 
 @dataclass(frozen=True, kw_only=True)

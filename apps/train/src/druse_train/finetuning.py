@@ -17,7 +17,15 @@ from druse_train.batches import as_batch
 from druse_train.calibration import calibrate, obtainers
 from druse_train.config import FinetuneConfig
 from druse_train.diffusion_module import VALIDATION_SEED, DiffusionModule
-from druse_train.property_labels import PropertyLabels, balanced, labelled, learn_properties, raw_labels, thinned
+from druse_train.property_labels import (
+    PropertyLabels,
+    balanced,
+    check_labels,
+    labelled,
+    learn_properties,
+    raw_labels,
+    thinned,
+)
 from druse_train.recorder import STATE
 from druse_train.running import Show, Task, prepare, train, training_parts
 from druse_train.state import Progress, load_state
@@ -72,6 +80,8 @@ def finetune(
     parts = training_parts(config, dataset)
     obtain = obtainers(config.properties)
     raw = [[raw_labels(wanted, part) for wanted in config.properties] for part in parts]
+    for split, labels in zip(("train", "val"), raw, strict=True):
+        check_labels(config.properties, labels, split=split)
     raw[0] = [thinned(wanted, labels) for wanted, labels in zip(config.properties, raw[0], strict=True)]
     properties = learn_properties(config.properties, raw[0])
     (learnt, labels), (held_out, held_out_labels) = (

@@ -1,7 +1,7 @@
 """Labels of crystals as conditions of a model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,14 +11,13 @@ from druse_crystal.derived import DERIVED, derived_labels
 from druse_diffusion import Conditions
 from druse_guidance import Property
 from druse_guidance.properties import multi_hot
+from druse_guidance.units import UNITS, usual_spelling
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from druse_train.config import PropertyConfig
+from druse_train.config import SYSTEM, PropertyConfig
 
-SYSTEM = "chemical_system"
 _BINS, _SHARE = 20, 0.02  # of the range of a label; what each bin is brought up to, of all labels
-_KINDS = {"space_group": "space_group", SYSTEM: SYSTEM}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,13 +69,13 @@ def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
     Raises:
         ValueError: if there is no such column and nothing to derive it from, or it holds infinite numbers.
     """
+    if config.resolved_kind == SYSTEM:
+        return systems_of(dataset.crystals)
     column = config.column or config.name
     if column in dataset.labels:
         labels = dataset.labels[column]
-    elif config.column is None and config.name == SYSTEM:
-        return systems_of(dataset.crystals)
-    elif config.column is None and config.name in DERIVED:
-        labels = derived_labels(config.name, dataset.crystals)
+    elif config.column is None and config.derived is not None:
+        labels = derived_labels(config.derived, dataset.crystals)
     else:
         raise ValueError(
             f"the dataset has no column {column!r}: it has {', '.join(dataset.labels) or 'none'}, and "
@@ -91,9 +90,9 @@ def raw_labels(config: PropertyConfig, dataset: CrystalDataset) -> np.ndarray:
 def thinned(config: PropertyConfig, raw: np.ndarray) -> np.ndarray:
     """Labels of which only the share of the recipe is kept; the others count as unknown.
 
-    A smaller share is part of a larger one. All crystals have a chemical system, so that nothing of it is left out.
+    A smaller share is part of a larger one.
     """
-    if config.share == 1 or raw.ndim == 2:
+    if config.share == 1:
         return raw
     known = np.flatnonzero(~np.isnan(raw))
     kept = np.random.default_rng(0).permutation(known)[: round(config.share * len(known))]
@@ -102,34 +101,53 @@ def thinned(config: PropertyConfig, raw: np.ndarray) -> np.ndarray:
     return labels
 
 
+def unit_of(config: PropertyConfig) -> str:
+    """The unit of a property in its usual spelling; where none is given, that of a well-known property or column."""
+    return usual_spelling(config.unit) or UNITS.get(config.name) or UNITS.get(config.column or "", "")
+
+
+def check_labels(configs: Sequence[PropertyConfig], raw: Sequence[np.ndarray], *, split: str) -> None:
+    """Refuse labels of a split (``raw_labels``) that do not belong to the kind of their property.
+
+    Raises:
+        ValueError: for the first of them; names the split.
+    """
+    for config, labels in zip(configs, raw, strict=True):
+        try:
+            _described(config).check(labels)
+        except ValueError as error:
+            raise ValueError(f"in split {split!r} {error}") from error
+
+
 def learn_properties(configs: Sequence[PropertyConfig], raw: Sequence[np.ndarray]) -> list[Property]:
     """The properties of a recipe with the statistics of their labels in the training crystals (``raw_labels``).
 
     Raises:
         ValueError: for labels that nothing can be learnt from.
     """
-    properties = []
-    for config, labels in zip(configs, raw, strict=True):
-        kind = config.kind or _KINDS.get(config.name, "scalar")
-        unit = config.unit or (DERIVED[config.name][0] if config.name in DERIVED else "")
-        if kind == SYSTEM:
-            properties.append(Property(name=config.name, kind=kind, num_labels=len(labels)))
-        else:
-            properties.append(Property(name=config.name, kind=kind, unit=unit).fitted(labels))
-    return properties
+    return [
+        replace(_described(config), num_labels=len(labels))
+        if config.resolved_kind == SYSTEM
+        else _described(config).fitted(labels)
+        for config, labels in zip(configs, raw, strict=True)
+    ]
+
+
+def _described(config: PropertyConfig) -> Property:
+    """A property without statistics."""
+    return Property(name=config.name, kind=config.resolved_kind, unit=unit_of(config))
 
 
 def labelled(
     properties: Sequence[Property], raw: Sequence[np.ndarray], dataset: CrystalDataset
 ) -> tuple[CrystalDataset, PropertyLabels]:
-    """The crystals of which some label is known, and their labels."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # no logarithm: unknown
-        learnable = [r if r.ndim == 2 else p.learnable(r) for p, r in zip(properties, raw, strict=True)]
-    known = [np.isfinite(v) if v.ndim == 1 else np.full(len(v), True) for v in learnable]
+    """The crystals of which some label is known, and their labels, which have been checked (``check_labels``)."""
+    learnable = [r if r.ndim == 2 else p.learnable(r) for p, r in zip(properties, raw, strict=True)]
+    known = [~np.isnan(v) if v.ndim == 1 else np.full(len(v), True) for v in learnable]
     some = np.flatnonzero(np.any(known, axis=0))
     values, there = {}, {}
     for p, v, k in zip(properties, learnable, known, strict=True):
-        values[p.name] = torch.tensor(np.nan_to_num(v[some], posinf=0, neginf=0)).float()
+        values[p.name] = torch.tensor(np.nan_to_num(v[some])).float()
         there[p.name] = torch.tensor(k[some])
     return dataset.select(some), PropertyLabels(values=values, known=there)
 
