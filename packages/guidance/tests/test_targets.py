@@ -89,7 +89,7 @@ def test_a_target_at_the_edge_is_told_so():
         ("gap>1", "is no target"),
         ("colour=red", r"knows no property 'colour': it knows gap \(0 to .* eV, 2,000 labels\); modulus"),
         ("gap=1eV", "gap is a number in eV, without the unit"),
-        ("gap=2..1", "lie between 0 and"),
+        ("gap=2..1", "lower end first, ask for gap=1..2"),
         ("gap=100", "lie between 0 and"),
         ("gap>=100", "ask for something in between"),
         ("gap<=-1", "ask for something in between"),

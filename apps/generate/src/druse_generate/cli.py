@@ -101,7 +101,7 @@ def import_checkpoint(
 
 @app.command()
 def info(
-    name: Annotated[
+    asked: Annotated[
         Path | None,
         typer.Argument(metavar="[MODEL]", help="The same as --model.", show_default=False),
     ] = None,
@@ -123,9 +123,9 @@ def info(
         from druse_generate.find_model import find_model
         from druse_generate.property_request import adapter_files
 
-        if name is not None and model is not None:
-            raise ValueError(f"two models were given, {name} and --model {model}: leave one of them out")
-        model = model or name
+        if asked is not None and model is not None:
+            raise ValueError(f"two models were given, {asked} and --model {model}: leave one of them out")
+        model = model or asked
         with Display(quiet=as_json) as display:
             folder = find_model(model, display=display)
         checkpoint = load_checkpoint(folder)
