@@ -245,6 +245,8 @@ def picture(results: Mapping[str, Mapping[str, Any]]) -> Figure:
         panel.plot(labels, [r[key] for r in rows], marker="o", color=COLORS[0], label="asked")
         panel.plot(labels, [r[f"{key}_untold"] for r in rows], marker="o", color=COLORS[1], label="not asked")
         panel.set_xscale("log")
+        panel.set_xticks(labels, [f"{number:,}" for number in labels])
+        panel.xaxis.set_minor_formatter("")
         panel.set_xlabel("labels")
         panel.set_ylabel(text)
         panel.legend(frameon=False)
