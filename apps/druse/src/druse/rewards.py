@@ -1,6 +1,5 @@
 """What crystals can be steered by: a potential's energy above the hull, and properties, exact or predicted."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from druse_energetics.potential import Potential
 from druse_energetics.predictors import Predict
 from druse_energetics.reference import Reference
 from druse_energetics.relaxation import refusal
-from druse_guidance import Property, Pull, Reward, Target, parse_target
-from druse_guidance.properties import ANY_NUMBER
+from druse_guidance import Pull, Reward, Target, parse_target
 from jaxtyping import Float64
 
-from druse.obtained import OBTAINABLE, PREDICTED
+from druse.obtained import OBTAINABLE, PREDICTED, any_number
 from druse.screening import above_hull, judged_energies
 
 HULL = "energy_above_hull"
@@ -128,8 +126,7 @@ def _target_reward(text: str, name: str, potential: Potential) -> TargetReward:
     if name in PREDICTED:
         asked, tolerance, predict = OBTAINABLE[name].property, OBTAINABLE[name].tolerance, PREDICTED[name]
     elif name in EXACT:
-        asked = Property(name=name, unit=DERIVED[name][0], std=math.inf, levels=ANY_NUMBER)
-        tolerance, predict = EXACT[name], partial(derived_labels, name)
+        asked, tolerance, predict = any_number(name, DERIVED[name][0]), EXACT[name], partial(derived_labels, name)
     else:
         raise ValueError(
             f"{text!r} is nothing to steer by: steer by {HULL}, by a target of {', '.join([*PREDICTED, *EXACT])}, or "

@@ -6,7 +6,7 @@ from pathlib import Path
 from druse_crystal.console import Display
 from druse_scores import import_checkpoint, save_checkpoint
 from druse_scores.checkpoint import CONFIG, WEIGHTS
-from druse_scores.gemnet.lightning_file import PUBLISHED
+from druse_scores.gemnet.lightning_file import PUBLISHED, has_lightning
 
 from druse_generate.config import MODEL
 
@@ -28,11 +28,11 @@ def find_model(model: Path | None, *, display: Display) -> Path:
     if model is None:
         return MODEL
     name = str(model)
-    if (model / CONFIG).is_file() and (model / WEIGHTS).is_file():
+    if _is_checkpoint(model):
         return model
     if name in PUBLISHED:
         return _imported(name, display)
-    if model.is_file() or any(model.rglob("*.ckpt")):
+    if has_lightning(model):
         raise ValueError(
             f"{model} is a Lightning checkpoint or holds one, and none of Druse: import it by `druse "
             f"import-checkpoint {model} --out FOLDER`, and give that folder"
@@ -48,8 +48,8 @@ def find_model(model: Path | None, *, display: Display) -> Path:
 def _imported(name: str, display: Display) -> Path:
     """A published model, in the cache of Druse: from a folder of its name, the cache, or the hub's client."""
     here, folder = Path(name), Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "druse" / name
-    given = any(here.rglob("*.ckpt"))
-    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() and not given:
+    given = has_lightning(here)
+    if _is_checkpoint(folder) and not given:
         display.say(f"{name}: as imported before, {folder}")
         return folder
     display.say(f"{name}: {f'importing it from the folder {here}' if given else 'fetching and importing it'}")
@@ -59,3 +59,7 @@ def _imported(name: str, display: Display) -> Path:
     origin, note = facts.get("from", name), f" ({facts['note']})" if "note" in facts else ""
     display.say(f"{name}: imported from {origin}{note} into {folder}")
     return folder
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()

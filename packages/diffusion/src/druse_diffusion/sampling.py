@@ -91,14 +91,14 @@ def sample(
         x = process.denoise(prediction, x, t, s, generator=generator)
         if on_step is not None:
             on_step(step, x)
-    return _given_up(x, torch.zeros(len(x), dtype=torch.bool, device=x.device))
+    return _given_up(x)
 
 
 def _predict(
     model: ScoreModel, x: CrystalBatch, t: Float[Tensor, " b"], conditions: Conditions | None
 ) -> tuple[Prediction, CrystalBatch]:
     """What the model says of crystals, and the crystals, those given up whose cells are none or are to become none."""
-    x = _given_up(x, torch.zeros(len(x), dtype=torch.bool, device=x.device))
+    x = _given_up(x)
     lost = x.frac_coords.isnan()
     if bool(lost.any()):  # something that a network can look at
         spread = torch.linspace(0, 1, len(lost) + 1, dtype=x.frac_coords.dtype, device=x.device)[:-1, None]
@@ -109,19 +109,21 @@ def _predict(
     if bool(sound.all()):
         return prediction, x
     step = torch.where(sound[:, None, None], prediction.lattice, 0.0)
-    return replace(prediction, lattice=step), _given_up(x, ~sound)
+    return replace(prediction, lattice=step), _marked(x, ~sound)
 
 
-def _given_up(x: CrystalBatch, lost: Bool[Tensor, " b"]) -> CrystalBatch:
-    """The crystals, with NaN for the coordinates and some cell for those that are lost or have a cell that is none."""
+def _given_up(x: CrystalBatch) -> CrystalBatch:
+    """The crystals, those whose cell is none marked, and some cell for all that are."""
     inverse, _ = torch.linalg.inv_ex(x.lattice)
-    sound = ((x.lattice.abs() < _LARGEST) & inverse.isfinite()).flatten(1).all(1) & ~lost
+    sound = ((x.lattice.abs() < _LARGEST) & inverse.isfinite()).flatten(1).all(1)
     broken = ~x.frac_coords.isfinite().all(-1)
     if bool(sound.all()) and not bool(broken.any()):
         return x
     lost = (~sound).index_fill(0, x.crystal_index[broken], True)
     some = torch.eye(3, dtype=x.lattice.dtype, device=x.device) * (20.0 * x.num_atoms[:, None, None]) ** (1 / 3)
-    return x.replace(
-        lattice=torch.where(lost[:, None, None], some, x.lattice),
-        frac_coords=x.frac_coords.masked_fill(lost[x.crystal_index][:, None], torch.nan),
-    )
+    return _marked(x.replace(lattice=torch.where(lost[:, None, None], some, x.lattice)), lost)
+
+
+def _marked(x: CrystalBatch, lost: Bool[Tensor, " b"]) -> CrystalBatch:
+    """The crystals, with NaN for the coordinates of those that are lost."""
+    return x.replace(frac_coords=x.frac_coords.masked_fill(lost[x.crystal_index][:, None], torch.nan))

@@ -10,7 +10,15 @@ from druse_crystal.manifest import file_hash
 from druse_diffusion import NUM_ELEMENTS
 
 from druse_scores.checkpoint import Checkpoint
-from druse_scores.gemnet.lightning_file import HUB, PUBLISHED, LightningFileError, fetch, find_file, read_lightning
+from druse_scores.gemnet.lightning_file import (
+    HUB,
+    PUBLISHED,
+    LightningFileError,
+    fetch,
+    find_file,
+    has_lightning,
+    read_lightning,
+)
 from druse_scores.gemnet.published import network_of
 from druse_scores.gemnet.run_settings import RunSettings
 
@@ -35,7 +43,7 @@ def import_checkpoint(source: str, *, which: str = "last", data: Path | None = N
     Raises:
         ValueError: in one sentence, if it cannot be fetched or read, or is of another network.
     """
-    named = source in PUBLISHED and not (Path(source).is_file() or any(Path(source).rglob("*.ckpt")))
+    named = source in PUBLISHED and not has_lightning(Path(source))
     num_atoms, elements = (dict(NUM_ATOMS), ELEMENTS) if data is None else _prior(data)
     path, where = fetch(source) if named else (path := find_file(Path(source), which=which), f"the file {path}")
     file = read_lightning(path)

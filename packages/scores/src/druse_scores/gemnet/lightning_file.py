@@ -110,6 +110,11 @@ def find_file(source: Path, *, which: str = "last") -> Path:
     return (named or files)[0]
 
 
+def has_lightning(path: Path) -> bool:
+    """Whether a path is a file, or a folder with Lightning files in it or anywhere below."""
+    return path.is_file() or any(path.rglob("*.ckpt"))
+
+
 def read_lightning(path: Path) -> LightningFile:
     """Read a Lightning file, and the ``config.yaml`` of its folder or of the one above.
 
