@@ -18,11 +18,9 @@ from druse_diffusion import (
     sample,
 )
 from druse_guidance import AllowedElements, parse_elements
-from druse_scores import PairNetwork, PairNetworkConfig
 from druse_scores.testing import check_score_model
 
 ALLOWED = (3, 8, 26)
-TINY = PairNetworkConfig(width=16, pair_width=8, vector_width=4, num_layers=1, num_radial=4, num_harmonics=2)
 
 
 @dataclass
@@ -112,32 +110,25 @@ def test_a_network_without_a_mask_class():
         AllowedElements(Hostile("random", 20), ALLOWED)(template(4), torch.tensor([0.5]))
 
 
-def test_it_is_a_score_model_and_stacks():
-    torch.manual_seed(0)
-    network = PairNetwork(TINY).double().eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+def test_it_is_a_score_model_and_stacks(random_network):
     batch = template(3, 5).to(dtype=torch.float64)
     batch = batch.replace(atomic_numbers=torch.tensor([3, MASK, 8, 3, MASK, 26, 8, MASK]))
     t = torch.tensor([0.3, 0.6], dtype=torch.float64)
-    once = AllowedElements(network, ALLOWED)
+    once = AllowedElements(random_network, ALLOWED)
     twice = AllowedElements(once, (8, 3))
     assert isinstance(once, ScoreModel)
     assert twice.elements == (3, 8)
     for model in (once, twice):
         check_score_model(model, batch, t)
-    assert torch.equal(twice(batch, t).species_logits[:, 7], network(batch, t).species_logits[:, 7])
+    assert torch.equal(twice(batch, t).species_logits[:, 7], random_network(batch, t).species_logits[:, 7])
     assert bool((twice(batch, t).species_logits[:, 25] == -torch.inf).all())
     with pytest.raises(ValueError, match="holds Na"):
         AllowedElements(once, (8, 11))
 
 
 @pytest.mark.slow
-def test_a_compiled_network():
-    torch.manual_seed(0)
-    network = PairNetwork(TINY).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+def test_a_compiled_network(random_network):
+    network = random_network.float()
     plain, compiled = (
         AllowedElements(network, ALLOWED),
         AllowedElements(torch.compile(network, backend="eager"), ALLOWED),

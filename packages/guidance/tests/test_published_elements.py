@@ -16,10 +16,8 @@ from druse_diffusion import (
 )
 from druse_diffusion.published import published_process
 from druse_guidance import AllowedElements, ClassifierFreeGuidance, PublishedElements
-from druse_scores import PairNetwork, PairNetworkConfig
 from druse_scores.testing import check_score_model
 
-TINY = PairNetworkConfig(width=16, pair_width=8, vector_width=4, num_layers=1, num_radial=4, num_harmonics=2)
 SYSTEM = (3, 8)
 
 
@@ -82,10 +80,6 @@ def test_it_acts_on_the_crystals_that_are_told():
     assert float(logits[~free].unique()) == -1e10
 
 
-def test_it_is_a_score_model():
-    torch.manual_seed(0)
-    network = PairNetwork(TINY).double().eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+def test_it_is_a_score_model(random_network):
     batch = template(3, 5).to(dtype=torch.float64)
-    check_score_model(PublishedElements(network, ELEMENTS), batch, torch.tensor([0.3, 0.6], dtype=torch.float64))
+    check_score_model(PublishedElements(random_network, ELEMENTS), batch, torch.tensor([0.3, 0.6], dtype=torch.float64))

@@ -10,11 +10,9 @@ from druse_diffusion import MASK, NUM_CLASSES, AbsorbingD3PM, CrystalProcess, Pr
 from druse_diffusion import sample as draw
 from druse_guidance import AllowedElements, RequiredElements
 from druse_guidance.required_elements import SMOOTHING
-from druse_scores import PairNetwork, PairNetworkConfig
 from druse_scores.testing import check_score_model
 
 ELEMENTS = (3, 8, 26)
-TINY = PairNetworkConfig(width=16, pair_width=8, vector_width=4, num_layers=1, num_radial=4, num_harmonics=2)
 
 
 @dataclass
@@ -98,13 +96,9 @@ def test_nearly_every_crystal_is_complete(remask):
     assert complete[1] > 180
 
 
-def test_it_is_a_score_model():
-    torch.manual_seed(0)
-    network = PairNetwork(TINY).double().eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+def test_it_is_a_score_model(random_network):
     batch = template(3, 5, numbers=[3, MASK, 8, 3, MASK, 26, MASK, MASK]).to(dtype=torch.float64)
-    model = RequiredElements(AllowedElements(network, (*ELEMENTS, 11)), ELEMENTS)
+    model = RequiredElements(AllowedElements(random_network, (*ELEMENTS, 11)), ELEMENTS)
     check_score_model(model, batch, torch.tensor([0.3, 0.6], dtype=torch.float64))
 
 
