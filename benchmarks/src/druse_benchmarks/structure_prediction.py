@@ -26,6 +26,7 @@ from druse_generate.config import SAMPLERS, SamplerConfig
 from druse_guidance import AllowedElements, CountedSpecies, ElementCounts
 from druse_scores import Checkpoint, load_checkpoint
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from druse_benchmarks.drawing import COLORS, canvas
@@ -221,6 +222,7 @@ def picture(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     for i, (way, r) in enumerate(results.items()):
         share = [100 * k / r["requested"] for k in r["found_within"]]
         panel.plot(range(1, len(share) + 1), share, marker="o", color=COLORS[i], label=way)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_xlabel("draws")
     panel.set_ylabel("found, % of the crystals")
     panel.set_ylim(bottom=0)
