@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from druse.obtained import exact, met, obtain
+from druse.discovering import obtain_targets
+from druse.obtained import exact, met, obtain, told_by
 from druse_crystal.console import Display
+from druse_crystal.manifest import Manifest
 from druse_evaluation.assessment import assess
 from druse_evaluation.testing import lost, relaxed, salt, simple_cubic_salt, small_reference
+from druse_guidance import Property, parse_target
 
 QUIET = Display(quiet=True)
 
@@ -23,6 +26,54 @@ QUIET = Display(quiet=True)
 )
 def test_hits(target, values, hits):
     assert met(target, values).tolist() == hits
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (Property(name="group", kind="space_group", groups=(225,)), "space_group"),
+        (Property(name="system", kind="chemical_system"), "chemical_system"),
+        (Property(name="density", unit="g/cm3"), "density"),
+        (Property(name="density", unit="kg/m³"), None),
+        (Property(name="dft_band_gap", unit="meV"), None),
+        (Property(name="num_elements"), "num_elements"),
+        (Property(name="hardness", unit="GPa"), None),
+        (Property(name="space_group", unit=""), None),
+    ],
+)
+def test_what_tells_a_property_of_a_model(asked, told):
+    assert told_by(asked) == told
+
+
+def test_hits_of_properties_by_their_kind():
+    group = parse_target("group=225", {"group": Property(name="group", kind="space_group", groups=(62, 225))})
+    assert met(group, [225.0, 221.0, None]).tolist() == [True, False, False]
+
+
+def test_what_nothing_tells_is_said(tmp_path, capsys):
+    relaxations = [relaxed(salt(5.64), -2.0)]
+    assessment = assess([salt(5.6)], reference=small_reference(), relaxations=relaxations, judge="answers")
+    labels = np.linspace(1000, 9000, 50)
+    learnt = {
+        "density": Property(name="density", unit="kg/m³").fitted(labels),
+        "group": Property(name="group", kind="space_group", groups=(62, 225)),
+    }
+    manifest = Manifest(seed=0)
+    found = obtain_targets(
+        [parse_target(text, learnt) for text in ("density>=2000", "group=225")],
+        assessment,
+        out=tmp_path,
+        display=QUIET,
+        manifest=manifest,
+    )
+    assert found == {"space_group": [225]}
+    assert manifest.results["obtained"] == {
+        "density>=2000": None,
+        "group=225": {"met": 1, "known": 1, "requested": 1},
+    }
+    assert "density>=2000: whether the crystals meet it is not known, for nothing tells it in kg/m³" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_what_follows_from_crystals():

@@ -1,6 +1,7 @@
 """Properties: adapters are found, targets are met by a model that listens, and bad requests are one sentence."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from druse_crystal.io import read_crystals, write_cif
 from druse_crystal.symmetry import spglib_dataset
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, PropertyRequest, SamplerConfig, SymmetryRequest
-from druse_generate.generating import generate
+from druse_generate.contradictions import sizes_for
+from druse_generate.generating import Draw, generate
 from druse_generate.planning import check
 from druse_generate.property_request import choose_adapters
+from druse_generate.target_report import targets_met
 from druse_guidance import AdaptedNetwork, Adapter, Property, load_adapter, parse_target, save_adapter
 from druse_guidance.targets import conditions_of
 from druse_scores import load_checkpoint
@@ -94,6 +97,22 @@ def test_a_space_group_comes_in_cells_of_its_known_sizes(model):
         assert abs(sizes.count(2) / 2000 - twos) < 0.04
     asked = GenerateConfig(seed=1, num_atoms=(2, 2), properties=PropertyRequest(targets=("space_group=225",)))
     assert {plan.num_atoms for plan in check(load_checkpoint(model), asked, [adapter]).plans(range(50))} == {2}
+
+
+def test_many_elements_need_as_many_atoms():
+    asked = parse_target("num_elements>=3", {"num_elements": Property(name="num_elements").fitted([1.0, 2, 3, 4, 5])})
+    assert sizes_for([asked], [1, 2, 3, 4], holds=lambda _: True) == (3, 4)
+    with pytest.raises(ValueError, match="num_elements>=3 has 3 elements, and cells of 1 to 2 atoms"):
+        sizes_for([asked], [1, 2], holds=lambda _: True)
+
+
+def test_densities_are_compared_in_the_unit_of_the_labels(model):
+    kilograms = Property(name="density", unit="kg/m³").fitted(np.linspace(1000, 9000, 50))
+    for property_, compared in ((DENSITY, True), (kilograms, False)):
+        target = parse_target(f"density={property_.levels[50]}", {"density": property_})
+        wishes = replace(check(load_checkpoint(model), GenerateConfig(seed=1)), targets=(target,))
+        report = targets_met(wishes, [Draw(index=0, crystal=LITHIA, message="")])
+        assert (report[target.text] is not None) == compared
 
 
 def test_the_command_finds_adapters_and_says_what_was_met(model, tmp_path):
@@ -217,8 +236,20 @@ def test_info_takes_the_model_by_place_too(model):
 
 def test_info_lists_what_can_be_asked(model):
     known = json.loads(run("info", "--model", model, "--json").stdout)["properties"]
-    assert known["density (b.safetensors)"] == "1 to 10 g/cm³, 50 labels"
-    assert known["space_group (a.safetensors)"] == "3 space groups (1, 62, 225), 3 labels"
+    of = {(row["name"], row["adapter"]): row for row in known}
+    assert of["density", "b.safetensors"] == {
+        "name": "density",
+        "kind": "scalar",
+        "unit": "g/cm³",
+        "num_labels": 50,
+        "description": "1 to 10 g/cm³, 50 labels",
+        "low": 1.0,
+        "high": 10.0,
+        "adapter": "b.safetensors",
+    }
+    assert of["space_group", "a.safetensors"]["space_groups"] == [1, 62, 225]
+    words = run("info", "--model", model).stdout
+    assert "density (b.safetensors): 1 to 10 g/cm³, 50 labels" in words
     more = run("info", "--model", model, "--adapter", model / "elsewhere.safetensors")
     assert "0 to 5 eV" in more.stdout
 

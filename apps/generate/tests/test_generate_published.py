@@ -46,7 +46,7 @@ def model(tmp_path_factory):
 
 def test_it_lists_what_can_be_asked(model):
     facts = json.loads(run("info", "--model", model, "--json").stdout)
-    assert facts["properties"] == {
+    assert {known["name"]: known["description"] for known in facts["properties"]} == {
         "ml_bulk_modulus": "a number GPa, its decadic logarithm learnt with mean 1.75, std 0.25",
         "chemical_system": "elements with hyphens, such as Li-O",
         "space_group": "230 space groups (1-230)",

@@ -53,6 +53,11 @@ def counts(draw):
     return Counter(draw.crystal.atomic_numbers.tolist())
 
 
+def test_none_of_an_element_that_the_formula_does_not_have(model):
+    draws = drawn(model, formula="Li₂O", counts="Fe:0")
+    assert all(elements(draw) == {LI, OX} and counts(draw)[LI] == 2 * counts(draw)[OX] for draw in draws.values())
+
+
 def test_only_these_elements(model):
     draws = drawn(model, elements="O-Li-Fe")
     assert all(elements(draw) <= {LI, OX, FE} for draw in draws.values())
@@ -191,6 +196,11 @@ def test_settings_and_options(tmp_path, model):
         (["--chemical-system", "Li-O", "--formula", "Li2O"], "or a formula if their numbers are fixed"),
         (["--formula", "Li2O0.5"], "'Li2O0.5' is no formula with whole numbers"),
         (["--formula", "water"], "'water' is no formula"),
+        (["--formula", "Li+O"], "'Li+O' is no formula with whole numbers, such as Li2FeO4: leave charges out"),
+        (["--formula", "Fe0O"], "leave out elements of which there is no atom"),
+        (["--formula", "D2O"], "write D and T as H"),
+        (["--formula", "Fe2O3·H2O"], "with the water in it"),
+        (["--formula", "LiO", "--counts", "Li:0"], "at least 1 and at most 0 atoms of Li"),
         (["--formula", "Li2Fe3O4"], "cells of 1 to 6 atoms cannot hold Li2Fe3O4: they have to be of 9, 18, 27"),
         (["--formula", "Li2O", "--num-atoms", "4"], "cells of 4 atoms cannot hold Li2O"),
         (["--formula", "Li2O", "--counts", "Li:3"], "Li with 3 to 3 atoms and formula Li2O"),

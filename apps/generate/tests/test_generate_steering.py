@@ -264,10 +264,13 @@ def test_a_file_may_hold_dataclasses_and_import_its_neighbours(tmp_path, modules
     assert sys.modules["json"] is json
 
 
-def test_a_file_that_fails_leaves_nothing_behind(tmp_path, modules):
-    (tmp_path / "failing_reward.py").write_text("import nowhere_at_all")
+@pytest.mark.parametrize(
+    ("source", "error"), [("import nowhere_at_all", "ModuleNotFoundError"), ("import sys; sys.exit(1)", "SystemExit")]
+)
+def test_a_file_that_fails_leaves_nothing_behind(tmp_path, modules, source, error):
+    (tmp_path / "failing_reward.py").write_text(source)
     before = set(sys.modules)
-    with pytest.raises(ValueError, match=r"cannot be run \(ModuleNotFoundError"):
+    with pytest.raises(ValueError, match=rf"cannot be run \({error}"):
         function_of(tmp_path / "failing_reward.py", "reward")
     assert set(sys.modules) == before
 

@@ -508,6 +508,22 @@ def test_who_obeys_is_told_from_who_does_not(dataset, guidance):
         assert found["off_density"] == pytest.approx(2, abs=0.3)
 
 
+def test_nothing_is_compared_of_properties_without_labels(dataset):
+    nothing = torch.zeros(60, dtype=torch.bool)
+    found = calibrate(
+        Obedient(),
+        {"density": Property(name="density", mean=3.0, std=0.5)},
+        as_batch(dataset),
+        PropertyLabels(values={"density": torch.zeros(60)}, known={"density": nothing}),
+        config=CalibrationConfig(num=20),
+        obtain=obtainers([PropertyConfig(name="density")]),
+        seed=1,
+        device=torch.device("cpu"),
+    )
+    assert found.keys() == {"follows_density", "off_density"}
+    assert all(np.isnan(value) for value in found.values())
+
+
 def test_it_goes_on_from_an_adapter_of_the_same_properties(tmp_path, dataset, base):
     assert run(tmp_path, out="first").exit_code == 0
     first = tmp_path / "first" / "best" / "adapter.safetensors"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from druse.obtained import OBTAINABLE, names_of
+from druse.obtained import names_of
 from druse_crystal.dataset import CrystalDataset
 from druse_crystal.files import writable_folder
 from druse_evaluation.summary import judge_sentence
@@ -12,7 +12,7 @@ from druse_benchmarks.answers import Answers, read_answers
 from druse_benchmarks.asking import Asking, write_case
 from druse_benchmarks.dataset_search import DatasetSearch
 from druse_benchmarks.properties_picture import picture
-from druse_benchmarks.properties_table import table
+from druse_benchmarks.properties_table import SEVEN, table
 from druse_benchmarks.record import write_record
 
 NAME = "properties"
@@ -62,7 +62,7 @@ def properties(names: Sequence[str], *, asking: Asking, dataset: CrystalDataset,
     search = DatasetSearch(dataset)
     for name in names:
         targets = CASES[name]
-        content = asking(name, targets, names=names_of(targets) or tuple(OBTAINABLE))
+        content = asking(name, targets, names=names_of(targets) or SEVEN)
         content["dataset"] = {"name": dataset_name, "found": search(targets) if targets else None}
         write_case(folder, name, content)
         write_properties(out, like=name, asking=asking)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from druse_benchmarks.answers import Answers
 from druse_benchmarks.drawing import COLORS, canvas
-from druse_benchmarks.properties_table import Asked
+from druse_benchmarks.properties_table import SEVEN, Asked
 
 UNASKED = "#64748b"
 EDGE = 0.01  # share of the values on either side that may lie outside of a panel; they are drawn at its edge
@@ -31,7 +31,8 @@ def picture(answers: Mapping[str, Answers], asked: Asked, unasked: Answers | Non
         unasked: crystals of which nothing was asked, if they are there.
     """
     figure, panels = canvas(2, 4, width=11.0, height=9.5)
-    for panel, (name, found) in zip(panels, OBTAINABLE.items(), strict=False):
+    for panel, name in zip(panels, SEVEN, strict=False):  # the last is for two at once
+        found = OBTAINABLE[name]
         alone = {case: targets for case, targets in asked.items() if names_of(targets) == (name,)}
         if found.property.is_number:
             strips = {targets[0]: answers[case].numbers(name) for case, targets in alone.items()}

@@ -5,8 +5,18 @@ from collections import Counter
 import pytest
 import torch
 from druse_crystal import CrystalBatch
-from druse_diffusion import MASK, NUM_CLASSES, AbsorbingD3PM, CrystalProcess, Prediction, RandomStreams, fast_times
+from druse_diffusion import (
+    MASK,
+    NUM_CLASSES,
+    AbsorbingD3PM,
+    CrystalProcess,
+    Prediction,
+    RandomStreams,
+    fast_times,
+    uniform_times,
+)
 from druse_diffusion import sample as draw
+from druse_diffusion.published import PublishedSpecies, published_process
 from druse_guidance import AllowedElements, CountedSpecies, ElementCounts
 from druse_scores import PairNetwork, PairNetworkConfig
 
@@ -55,6 +65,34 @@ def test_every_crystal_complies_whatever_the_network_says(model):
     for counts, species in zip(bounds, found, strict=True):
         assert counts.comply(list(species.elements())), (counts, species)
     assert all(species == {LI: 2, FE: 1, OX: 4} for species in found[::3])
+
+
+def test_crystals_comply_where_the_wrapped_process_changes_what_is_revealed():
+    """The published posterior leaves a chance to revealed atoms, which a network sure of itself turns into changes."""
+    streams = torch.Generator().manual_seed(0)
+    changing = 0
+
+    def sure(noisy, t, conditions=None):
+        logits = 40 * torch.randn(len(noisy.atomic_numbers), NUM_CLASSES, generator=streams)
+        zeros = torch.zeros(len(noisy), 3, 3)
+        return Prediction(lattice=zeros, frac_coords=torch.zeros(len(logits), 3), species_logits=logits)
+
+    steps, bounds = 30, [FORMULA] * 20
+    published = published_process(steps)
+
+    class Watched(PublishedSpecies):
+        def denoise(self, prediction, x_t, *args, **kwargs):
+            nonlocal changing
+            x_s = super().denoise(prediction, x_t, *args, **kwargs)
+            changing += int(((x_t != MASK) & (x_s != x_t)).sum())
+            return x_s
+
+    species = CountedSpecies(species=Watched(num_steps=steps), bounds=bounds)
+    process = CrystalProcess(lattice=published.lattice, frac_coords=published.frac_coords, species=species)
+    model = AllowedElements(sure, [LI, OX, FE])
+    drawn = draw(process, model, template(*[7] * 20), times=uniform_times(steps), generator=RandomStreams(0, range(20)))
+    assert changing > 0
+    assert all(b.comply(numbers) for b, numbers in zip(bounds, drawn.atomic_numbers.view(20, 7).tolist(), strict=True))
 
 
 def test_a_crystal_does_not_see_the_others():

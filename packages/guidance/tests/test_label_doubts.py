@@ -46,6 +46,9 @@ def test_groups_are_counted_and_not_measured():
 
 def test_a_pure_number_needs_no_unit():
     assert doubts(Property(name="hhi_score").fitted(RNG.uniform(500, 9000, 2000))) == []
+    (doubt,) = doubts(Property(name="hhi_score").fitted(RNG.uniform(0.05, 0.9, 2000)))
+    assert "not between 100 and 10000 (their median is 0.4" in doubt
+    assert "check their scale" in doubt
 
 
 @pytest.mark.parametrize(

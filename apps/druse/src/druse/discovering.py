@@ -10,10 +10,11 @@ from druse_evaluate.config import EvaluationConfig
 from druse_evaluate.judging import check_relaxation, judge, pad
 from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig
-from druse_generate.property_request import PropertyRequest
+from druse_generate.property_request import read_targets
 from druse_generate.running import draw_into
+from druse_guidance import Target
 
-from druse.obtained import OBTAINABLE, PREDICTED, Value, met, names_of, obtain
+from druse.obtained import PREDICTED, Value, met, obtain, told_by
 from druse.rewards import rewards_of
 from druse.screening import screen
 
@@ -94,18 +95,19 @@ def discover(
         relaxer=relaxer,
         title=f"{num} crystals grown by Druse" + (f", the best of {len(draws)} drawn" if pool > 1 else ""),
     )
-    obtained = obtain_targets(generation.properties, assessment, out=out, display=display, manifest=manifest)
+    targets = read_targets(model, generation.properties)
+    obtained = obtain_targets(targets, assessment, out=out, display=display, manifest=manifest)
     manifest.write(out / "manifest.json")
     write_crystals(out, assessment, obtained)
     return assessment
 
 
 def obtain_targets(
-    asked: PropertyRequest, assessment: Assessment, *, out: Path, display: Display, manifest: Manifest
+    targets: Sequence[Target], assessment: Assessment, *, out: Path, display: Display, manifest: Manifest
 ) -> dict[str, list[Value]]:
-    """What the relaxed crystals have of the properties asked for, as far as that can be predicted.
+    """What the relaxed crystals have of the properties asked for, as far as that can be told.
 
-    The manifest takes by target how many crystals hit it, and null where nothing predicts the property.
+    The manifest takes by target how many crystals hit it, and null where nothing tells the property.
 
     Returns:
         by property a value for each row of the assessment.
@@ -113,12 +115,15 @@ def obtain_targets(
     found: dict[str, list[Value]] = {}
     hits: dict[str, dict[str, int] | None] = {}
     with manifest.stage("properties"):
-        for text, name in zip(asked.targets, asked.names, strict=True):
-            if name not in OBTAINABLE:
+        for target in targets:
+            text, name = target.text, told_by(target.property)
+            if name is None:
+                unit = f" in {target.property.unit}" if target.property.unit else ""
+                display.warn(f"{text}: whether the crystals meet it is not known, for nothing tells it{unit}")
                 hits[text] = None
                 continue
-            found |= obtain(names_of([text]), assessment, predict=PREDICTED, work=out, display=display)
-            hit = met(text, found[name])
+            found |= obtain([name], assessment, predict=PREDICTED, work=out, display=display)
+            hit = met(target, found[name])
             known = sum(value is not None for value in found[name])
             hits[text] = {"met": int(hit.sum()), "known": known, "requested": len(assessment)}
             display.say(f"{text}: {int(hit.sum())} of {len(assessment)} once relaxed, {known} of them known")

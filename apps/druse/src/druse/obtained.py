@@ -15,6 +15,7 @@ from druse_energetics.predictors import Predict, load_predictor
 from druse_evaluation.table import Assessment
 from druse_guidance import Property, Target, parse_elements, parse_target
 from druse_guidance.properties import ANY_NUMBER, SPACE_GROUPS
+from druse_guidance.units import other_unit
 from jaxtyping import Bool
 
 CHUNK = 16
@@ -46,7 +47,7 @@ def any_number(name: str, unit: str) -> Property:
     return Property(name=name, unit=unit, std=math.inf, levels=ANY_NUMBER)
 
 
-def _number(name: str, unit: str, *, tolerance: float, digits: int, labels: tuple[str, ...]) -> Obtainable:
+def _number(name: str, unit: str, *, tolerance: float, digits: int, labels: tuple[str, ...] = ()) -> Obtainable:
     return Obtainable(property=any_number(name, unit), tolerance=tolerance, digits=digits, labels=labels)
 
 
@@ -59,7 +60,9 @@ OBTAINABLE: Mapping[str, Obtainable] = {
         _number("ml_bulk_modulus", "GPa", tolerance=25, digits=1, labels=("ml_bulk_modulus", "dft_bulk_modulus")),
         _number("dft_band_gap", "eV", tolerance=0.5, digits=3, labels=("dft_band_gap",)),
         _number("dft_mag_density", "µB/Å³", tolerance=0.01, digits=5, labels=("dft_mag_density",)),
-        _number("hhi_score", "", tolerance=250, digits=0, labels=()),
+        _number("hhi_score", "", tolerance=250, digits=0),
+        _number("density", "g/cm³", tolerance=0.5, digits=3),
+        _number("num_elements", "", tolerance=0.25, digits=0),
     )
 }
 """By name. The two that are no numbers are met exactly."""
@@ -79,16 +82,29 @@ def names_of(targets: Sequence[str]) -> tuple[str, ...]:
     return tuple(read_target(text).property.name for text in targets)
 
 
-def met(text: str, values: Sequence[Value]) -> Bool[np.ndarray, " b"]:
+def told_by(asked: Property) -> str | None:
+    """Which of ``OBTAINABLE`` tells a property that a model has learnt: by its kind, or by its name.
+
+    None where nothing does, or tells it in another unit than that of the labels.
+    """
+    if not asked.is_number:
+        return asked.kind
+    found = OBTAINABLE.get(asked.name)
+    if found is None or not found.property.is_number or other_unit(asked.unit, found.property.unit):
+        return None
+    return asked.name
+
+
+def met(target: str | Target, values: Sequence[Value]) -> Bool[np.ndarray, " b"]:
     """Which values meet a target: a single number within the tolerance of its property, anything else exactly.
 
     Args:
-        text: one target.
+        target: of a property that is told (``told_by``), or its text.
         values: of its property; None, which meets nothing, where there is none.
     """
-    target = read_target(text)
-    single = target.low == target.high
-    tolerance = OBTAINABLE[target.property.name].tolerance if single else 0.0
+    target = read_target(target) if isinstance(target, str) else target
+    told = told_by(target.property) if target.low == target.high else None
+    tolerance = OBTAINABLE[told].tolerance if told is not None else 0.0
 
     def hit(value: Value) -> bool:
         if value is None:

@@ -1,7 +1,7 @@
 """What crystals can be steered by: a potential's energy above the hull, and properties, exact or predicted."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,10 +13,10 @@ from druse_energetics.potential import Potential
 from druse_energetics.predictors import Predict
 from druse_energetics.reference import Reference
 from druse_energetics.relaxation import refusal
-from druse_guidance import Pull, Reward, Target, parse_target
+from druse_guidance import Pull, Reward, Target
 from jaxtyping import Float64
 
-from druse.obtained import OBTAINABLE, PREDICTED, any_number
+from druse.obtained import OBTAINABLE, PREDICTED, read_target
 from druse.screening import above_hull, judged_energies
 
 HULL = "energy_above_hull"
@@ -100,8 +100,8 @@ class TargetReward:
 
 
 TOLERANCES = 20
-EXACT: Mapping[str, float] = {"hhi_score": OBTAINABLE["hhi_score"].tolerance, "density": 0.5, "num_elements": 0.25}
-"""Tolerances of the numbers that follow from a crystal itself."""
+EXACT = tuple(name for name, found in OBTAINABLE.items() if name in DERIVED and found.property.is_number)
+"""The numbers that follow from a crystal itself."""
 
 
 def rewards_of(text: str | None, *, potential: Potential, reference: Reference) -> dict[str, Reward]:
@@ -123,14 +123,14 @@ def rewards_of(text: str | None, *, potential: Potential, reference: Reference) 
 
 
 def _target_reward(text: str, name: str, potential: Potential) -> TargetReward:
-    if name in PREDICTED:
-        asked, tolerance, predict = OBTAINABLE[name].property, OBTAINABLE[name].tolerance, PREDICTED[name]
-    elif name in EXACT:
-        asked, tolerance, predict = any_number(name, DERIVED[name][0]), EXACT[name], partial(derived_labels, name)
-    else:
+    if name not in (*PREDICTED, *EXACT):
         raise ValueError(
             f"{text!r} is nothing to steer by: steer by {HULL}, by a target of {', '.join([*PREDICTED, *EXACT])}, or "
             "by a function (FILE.py:FUNCTION)"
         )
-    target = parse_target(text, {name: asked})
-    return TargetReward(target=target, tolerance=tolerance, predict=predict, potential=potential)
+    return TargetReward(
+        target=read_target(text),
+        tolerance=OBTAINABLE[name].tolerance,
+        predict=PREDICTED.get(name, partial(derived_labels, name)),
+        potential=potential,
+    )

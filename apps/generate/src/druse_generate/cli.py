@@ -115,7 +115,7 @@ def info(
     with user_errors("druse info"):
         from ase.data import chemical_symbols
         from druse_crystal.console import Display
-        from druse_guidance import load_adapter, own_properties
+        from druse_guidance import Property, load_adapter, own_properties
         from druse_scores import GemNet, load_checkpoint
         from druse_scores.gemnet.lightning_file import PUBLISHED
 
@@ -129,10 +129,11 @@ def info(
         with Display(quiet=as_json) as display:
             folder = find_model(model, display=display)
         checkpoint = load_checkpoint(folder)
-        known = {name: described.describe() for name, described in own_properties(checkpoint.network).items()}
+        known: list[tuple[Property, str]] = [(own, "") for own in own_properties(checkpoint.network).values()]
         for path in [*adapter_files(folder), *(adapters or ())]:
-            for name, described in load_adapter(path, base=checkpoint.network).adapter.properties.items():
-                known[f"{name} ({path.name})"] = described.describe()
+            learnt = load_adapter(path, base=checkpoint.network).adapter.properties
+            where = str(path) if path in (adapters or ()) else path.name
+            known += [(described, where) for described in learnt.values()]
         published = isinstance(checkpoint.network, GemNet)
         remedy = f"take one of {', '.join(PUBLISHED)}" if published else "add an adapter (`druse-train finetune`)"
         sizes = {} if "assumed" in checkpoint.provenance else {"training_crystals": sum(checkpoint.num_atoms.values())}
@@ -144,13 +145,17 @@ def info(
             **sizes,
             "elements": [chemical_symbols[z] for z in checkpoint.elements],
             "species": "given: give a formula or exact counts" if checkpoint.given_species else "drawn",
-            "properties": known or f"none: {remedy}",
+            "properties": [described.as_dict() | {"adapter": where} for described, where in known],
             "samplers": {name: f"{s.steps} steps, {s.evaluations} evaluations" for name, s in SAMPLERS.items()},
             "provenance": checkpoint.provenance,
         }
         if as_json:
             typer.echo(json.dumps(facts, indent=2))
             return
+        facts["properties"] = {
+            f"{described.name} ({where})" if where else described.name: described.describe()
+            for described, where in known
+        } or f"none: {remedy}"
         from rich.console import Console
         from rich.table import Table
 

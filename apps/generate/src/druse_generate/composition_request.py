@@ -1,5 +1,7 @@
 """Which elements a crystal shall have, and how many atoms of each."""
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +56,8 @@ class CompositionRequest:
             raise ValueError(f"no element is left: all of {given[0][1]} are excluded")
         if self._unit:
             for z, (low, high) in self._counted.items():
+                if z not in self._unit:  # none was asked for, and none is there
+                    continue
                 if not any(low <= times * self._unit[z] <= high for times in range(1, high + 1)):
                     raise ValueError(
                         f"{chemical_symbols[z]} with {low} to {high} atoms and formula {self.formula} were asked for "
@@ -166,14 +170,16 @@ def parse_formula(text: str) -> dict[int, int]:
     """Atoms of each element in one formula unit, by atomic number; ``Li4Fe2O8`` is read as two of ``Li2FeO4``.
 
     Raises:
-        ValueError: if it is no formula with whole numbers.
+        ValueError: if it is no formula with whole numbers, or has charges, isotopes or elements without atoms.
     """
+    plain = unicodedata.normalize("NFKC", text).strip()  # no subscripts
+    wrong = next((hint for pattern, hint in _NO_FORMULA.items() if re.search(pattern, plain)), "")
     try:
-        counts = Formula(text, strict=True).reduce()[0].count()
+        counts = {} if wrong else Formula(plain, strict=True).reduce()[0].count()
     except (ValueError, ZeroDivisionError):
         counts = {}
     if not counts or min(counts.values()) < 1 or not all(atomic_numbers.get(symbol) for symbol in counts):
-        raise ValueError(f"{text!r} is no formula with whole numbers, such as Li2FeO4")
+        raise ValueError(f"{text!r} is no formula with whole numbers, such as Li2FeO4{wrong}")
     return {atomic_numbers[symbol]: count for symbol, count in counts.items()}
 
 
@@ -199,4 +205,10 @@ def parse_counts(text: str) -> dict[int, tuple[int, int]]:
     return counts
 
 
+_NO_FORMULA = {
+    r"[+-]": ": leave charges out",
+    r"(?<![\d.])0+(?![\d.])": ": leave out elements of which there is no atom",
+    r"[DT](?![a-z])": ": write D and T as H",
+    r"[·*•]": ": write one formula, with the water in it",
+}
 _NO_LIMIT = 10**6  # atoms; no cell has as many

@@ -98,11 +98,10 @@ def sizes_for(
     low, high = min(sizes), max(sizes)
     cells = f"cells of {low} atoms" if low == high else f"cells of {low} to {high} atoms"
     for target in targets:
-        possible = tuple(n for n in sizes if n >= len(target.elements))
+        elements = round(target.low) if target.property.name == "num_elements" else len(target.elements)
+        possible = tuple(n for n in sizes if n >= elements)
         if not possible:
-            raise ValueError(
-                f"{target.text} has {len(target.elements)} elements, and {cells} are to be drawn: allow more atoms"
-            )
+            raise ValueError(f"{target.text} has {elements} elements, and {cells} are to be drawn: allow more atoms")
         sizes = possible
         # without PyXtal nobody knows the positions, and the target stays what the network makes of it
         if target.property.kind == "space_group" and has_positions():

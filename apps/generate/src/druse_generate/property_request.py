@@ -6,7 +6,7 @@ from pathlib import Path
 
 from druse_guidance import Adapter, Property, Target, load_adapter, own_properties, parse_target
 from druse_guidance.classifier_free import check_guidance
-from druse_scores import Network
+from druse_scores import Network, load_checkpoint
 
 ADAPTERS = "adapters"
 """Folder inside of a checkpoint's, with adapters that belong to it."""
@@ -145,3 +145,20 @@ def choose_adapters(model: Path, base: Network, request: PropertyRequest) -> dic
 def properties_of(network: Network, adapters: Sequence[Adapter]) -> dict[str, Property]:
     """All properties that a network and some adapters know, by name."""
     return own_properties(network) | {name: p for adapter in adapters for name, p in adapter.properties.items()}
+
+
+def read_targets(model: Path, request: PropertyRequest) -> tuple[Target, ...]:
+    """The targets of a request, of properties as the model and its adapters have learnt them.
+
+    Args:
+        model: checkpoint folder.
+        request: what was asked for.
+
+    Raises:
+        ValueError: for a broken checkpoint, or as ``choose_adapters`` and ``PropertyRequest.read``.
+    """
+    if not request.restricts:
+        return ()
+    network = load_checkpoint(model).network
+    adapters = choose_adapters(model, network, request)
+    return request.read(properties_of(network, list(adapters.values())))

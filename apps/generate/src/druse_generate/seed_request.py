@@ -242,7 +242,7 @@ class Seed:
         if n not in known and (fixed or num_atoms is None):
             raise ValueError(
                 f"the structure to start from has {n} atoms, the model knows cells of {min(known)} to {max(known)}: "
-                "give its primitive cell, or ask for a number of atoms"
+                "give its primitive cell, or " + ("a smaller structure" if fixed else "ask for a number of atoms")
             )
         if fixed and (low, high) != (n, n):
             raise ValueError(f"variations of a structure have as many atoms as it, {n}: leave out the number of atoms")

@@ -113,7 +113,7 @@ def _run(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # scripts end themselves
         sys.modules.pop(spec.name, None)
         raise ValueError(f"{path} cannot be run ({type(error).__name__}: {error}): correct it") from error
     return module
@@ -122,7 +122,7 @@ def _run(path: Path) -> ModuleType:
 def _check_reward(reward: Reward, title: str) -> None:
     try:
         found = [float(value) for value in reward([_SALT, _SALT])]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{title} fails on rock salt ({type(error).__name__}: {error}): correct it") from error
     if len(found) != 2:
         raise ValueError(f"{title} gives {len(found)} numbers for 2 crystals, it has to give one for each")

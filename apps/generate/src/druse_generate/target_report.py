@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from druse_crystal.derived import DERIVED
 from druse_guidance import Target
+from druse_guidance.units import other_unit
 
 from druse_generate.generating import Draw
 from druse_generate.planning import Wishes
@@ -31,11 +32,17 @@ def _value(target: Target, draw: Draw) -> float | list[int] | None:
     if target.property.kind == "chemical_system":
         return sorted(set(draw.crystal.atomic_numbers.tolist()))
     name = "space_group" if target.property.kind == "space_group" else target.property.name
-    return DERIVED[name][1](draw.crystal) if name in DERIVED else float("nan")
+    return DERIVED[name][1](draw.crystal) if _follows(target) else float("nan")
+
+
+def _follows(target: Target) -> bool:
+    """Whether a crystal itself tells the property, in the unit of the labels."""
+    asked = target.property
+    return not asked.is_number or (asked.name in DERIVED and not other_unit(asked.unit, DERIVED[asked.name][0]))
 
 
 def _report(target: Target, pairs: Sequence[tuple[float, float | list[int] | None]]) -> dict[str, Any] | None:
-    if target.property.is_number and target.property.name not in DERIVED:
+    if not _follows(target):
         return None
     if not target.property.is_number or target.low < target.high:
         met = sum(value is not None and target.met(value) for _, value in pairs)

@@ -64,11 +64,15 @@ def calibrate(
     Returns:
         for each property ``follows_<name>``: of a number Spearman's correlation of asked for and obtained, of a space
         group or a chemical system the share of crystals that have it; of a number also ``off_<name>``, the median of
-        the absolute difference. NaN where fewer than three crystals tell; what is no crystal does not count.
+        the absolute difference. NaN where fewer than three crystals tell, or no label is known; what is no crystal does
+        not count.
     """
     results = {}
     for name, tell in obtain.items():
         known = np.flatnonzero(labels.known[name].numpy())
+        if not len(known):
+            results |= _compare(properties[name], np.empty(0), np.empty(0))
+            continue
         rows = np.random.default_rng(seed).choice(known, min(config.num, len(known)), replace=False)
         index = torch.tensor(rows)
         values = labels.values[name][index]

@@ -189,11 +189,12 @@ def summary(dataset: CrystalDataset) -> dict[str, Any]:
 
 
 def _label_summary(values: np.ndarray) -> dict[str, float | int]:
-    known = values[np.isfinite(values)]
+    known, infinite = values[np.isfinite(values)], int(np.isinf(values).sum())
+    strange = {"infinite": infinite} if infinite else {}
     if not len(known):
-        return {"known": 0}
+        return {"known": 0} | strange
     low, median, high = np.quantile(known, [0, 0.5, 1]).tolist()
-    return {"known": len(known), "min": low, "median": median, "max": high}
+    return {"known": len(known), "min": low, "median": median, "max": high} | strange
 
 
 def _candidates(

@@ -91,8 +91,15 @@ class CountedSpecies(Corruption):
         *,
         generator: RandomStreams,
     ) -> Int[Tensor, " n"]:
-        """Reveal as the wrapped process does, and choose among what is possible."""
+        """Reveal as the wrapped process does, and choose among what is possible.
+
+        What is revealed stays, and at s = 0 nothing is masked any more, also where the wrapped process might change the
+        one or leave the other (``PublishedSpecies``).
+        """
         x_s = self.species.denoise(prediction, x_t, t, s, num_atoms, generator=generator)
+        x_s = torch.where(x_t == MASK, x_s, x_t)
+        left = (x_s == MASK) & (s == 0).repeat_interleave(num_atoms)
+        x_s = x_s.masked_fill(left, 1)  # which element is chosen below
         return self._chosen(prediction, x_t, x_s, num_atoms, generator)
 
     def correct(

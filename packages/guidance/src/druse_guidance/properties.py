@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from druse_diffusion import NUM_ELEMENTS
@@ -74,6 +75,19 @@ class Property:
         else:
             what = f"{self.levels[0]:.4g} to {self.levels[-1]:.4g} {self.unit}".rstrip() if self.levels else "no labels"
         return f"{what}, {self.num_labels:,} labels" if self.num_labels else what
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name, kind, unit, number of labels and what can be asked for, in words and as a range or space groups."""
+        known = len(self.levels) > 0 and self.levels != ANY_NUMBER
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "unit": self.unit,
+            "num_labels": self.num_labels,
+            "description": self.describe(),
+            **({"low": self.levels[0], "high": self.levels[-1]} if self.is_number and known else {}),
+            **({"space_groups": list(self.groups)} if self.kind == "space_group" else {}),
+        }
 
     def fitted(self, labels: ArrayLike) -> "Property":
         """The property with the statistics of labels, (b,) numbers of which NaN means unknown.

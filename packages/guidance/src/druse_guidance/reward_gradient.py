@@ -40,7 +40,7 @@ def pulls_of(gradient: Gradient, crystals: Sequence[Crystal]) -> list[Pull | Non
     """
     try:
         found = list(gradient(crystals))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"the gradient to steer by failed ({type(error).__name__}: {error}): correct it") from error
     if len(found) != len(crystals):
         raise ValueError(

@@ -147,7 +147,7 @@ class SteeredProcess:
     def _ask(self, crystals: Sequence[Crystal]) -> Float64[np.ndarray, " b"]:
         try:
             found = np.asarray(self.reward(crystals), dtype=np.float64)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"the reward to steer by failed ({type(error).__name__}: {error}): correct it") from error
         if found.shape != (len(crystals),):
             raise ValueError(f"the reward to steer by gave numbers of shape {found.shape} for {len(crystals)} crystals")

@@ -33,6 +33,8 @@ UNITS: Mapping[str, str] = {
     "num_elements": "",
 }
 """Units of well-known properties by name; empty for a pure number."""
+PURE: Mapping[str, tuple[float, float]] = {"hhi_score": (100.0, 10_000.0), "num_elements": (1.0, 118.0)}
+"""Between which numbers well-known pure numbers lie, by name."""
 _REWRITTEN = {"angstrom": "a", "ang": "a", "å": "a", "mu": "u", "\N{GREEK SMALL LETTER MU}": "u"}
 
 
