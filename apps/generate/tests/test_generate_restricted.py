@@ -196,7 +196,7 @@ def test_settings_and_options(tmp_path, model):
         (["--chemical-system", "Li-O", "--formula", "Li2O"], "or a formula if their numbers are fixed"),
         (["--formula", "Li2O0.5"], "'Li2O0.5' is no formula with whole numbers"),
         (["--formula", "water"], "'water' is no formula"),
-        (["--formula", "Li+O"], "'Li+O' is no formula with whole numbers, such as Li2FeO4: leave charges out"),
+        (["--formula", "Li+O"], "such as Li2FeO4: leave out charges and hyphens"),
         (["--formula", "Fe0O"], "leave out elements of which there is no atom"),
         (["--formula", "D2O"], "write D and T as H"),
         (["--formula", "Fe2O3·H2O"], "with the water in it"),

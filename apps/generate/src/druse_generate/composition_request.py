@@ -206,7 +206,7 @@ def parse_counts(text: str) -> dict[int, tuple[int, int]]:
 
 
 _NO_FORMULA = {
-    r"[+-]": ": leave charges out",
+    r"[+-]": ": leave out charges and hyphens",
     r"(?<![\d.])0+(?![\d.])": ": leave out elements of which there is no atom",
     r"[DT](?![a-z])": ": write D and T as H",
     r"[·*•]": ": write one formula, with the water in it",
