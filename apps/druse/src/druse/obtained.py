@@ -42,13 +42,9 @@ class Obtainable:
     labels: tuple[str, ...] = ()
 
 
-def any_number(name: str, unit: str) -> Property:
-    """A number of which any value can be asked for, whatever a model has learnt."""
-    return Property(name=name, unit=unit, std=math.inf, levels=ANY_NUMBER)
-
-
 def _number(name: str, unit: str, *, tolerance: float, digits: int, labels: tuple[str, ...] = ()) -> Obtainable:
-    return Obtainable(property=any_number(name, unit), tolerance=tolerance, digits=digits, labels=labels)
+    asked = Property(name=name, unit=unit, std=math.inf, levels=ANY_NUMBER)
+    return Obtainable(property=asked, tolerance=tolerance, digits=digits, labels=labels)
 
 
 OBTAINABLE: Mapping[str, Obtainable] = {
