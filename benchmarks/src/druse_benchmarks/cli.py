@@ -83,7 +83,7 @@ def throughput(
 @app.command("published-network")
 def published_network(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-    repeats: Annotated[int, typer.Option(help="Evaluations of each batch; the fastest counts.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Evaluations of each batch; their mean counts.")] = 5,
     crystals: Annotated[str, typer.Option(help="Sizes of batches, with commas.")] = "1,4,16",
     seed: Seed = 0,
     out: Out = None,

@@ -7,7 +7,9 @@ from typing import cast
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
+
+from druse_scores.gemnet.fused import Weight, product
 
 _SILU_SPREAD = 1 / 0.6  # brings the spread of a normal number back after SiLU (GemNet, appendix)
 _HALF = 1 / math.sqrt(2)
@@ -16,7 +18,7 @@ _ROWS = 2048
 
 def activation(x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
     """``SiLU(x) / 0.6`` of something that nobody else needs."""
-    return scaled(_silu(x), _SILU_SPREAD)
+    return scaled(silu(x, inplace=not torch.is_grad_enabled()), _SILU_SPREAD)
 
 
 def mean_of_two(x: Float[Tensor, "*s c"], y: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
@@ -27,10 +29,6 @@ def mean_of_two(x: Float[Tensor, "*s c"], y: Float[Tensor, "*s c"]) -> Float[Ten
 def scaled(x: Float[Tensor, "*s c"], factor: float) -> Float[Tensor, "*s c"]:
     """``factor x`` of something that nobody else needs: in its own memory if no gradient is wanted."""
     return x * factor if torch.is_grad_enabled() else x.mul_(factor)
-
-
-def _silu(x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
-    return silu(x, inplace=not torch.is_grad_enabled())
 
 
 def by_rows(layers: Callable[..., Float[Tensor, "e o"]], *rows: Shaped[Tensor, "e ..."]) -> Float[Tensor, "e o"]:
@@ -46,18 +44,28 @@ def by_rows(layers: Callable[..., Float[Tensor, "e o"]], *rows: Shaped[Tensor, "
 
 
 class Dense(nn.Module):
-    """A linear map without bias, and an activation if there is one."""
+    """A linear map without bias, times ``factor``, and an activation if there is one."""
 
-    def __init__(self, width_in: int, width_out: int, *, active: bool = False):
+    def __init__(self, width_in: int, width_out: int, *, active: bool = False, factor: float = 1.0):
         super().__init__()
         self.linear = nn.Linear(width_in, width_out, bias=False)
         self.active = active
+        self._weight = Weight(factor)
         he_orthogonal(self.linear.weight)
 
     def forward(self, x: Float[Tensor, "*s i"]) -> Float[Tensor, "*s o"]:
         """Apply."""
-        x = self.linear(x)
-        return activation(x) if self.active else x
+        y = self.unscaled(x)
+        return scaled(y, _SILU_SPREAD) if self.active else y
+
+    def unscaled(self, x: Float[Tensor, "*s i"]) -> Float[Tensor, "*s o"]:
+        """Apply, without the constant of the activation."""
+        return product(x, self.linear.weight, self._weight, active=self.active)
+
+    def train(self, mode: bool = True) -> "Dense":
+        """As of every module."""
+        self._weight.clear()
+        return super().train(mode)
 
 
 class Residual(nn.Module):
@@ -65,13 +73,14 @@ class Residual(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.dense_mlp = nn.Sequential(Dense(width, width, active=True), Dense(width, width, active=True))
+        self.dense_mlp = nn.Sequential(
+            Dense(width, width, active=True), Dense(width, width, active=True, factor=_SILU_SPREAD)
+        )
 
     def forward(self, x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
         """Apply, with the constants of both activations where they cost least."""
-        first, second = (cast(Dense, layer).linear for layer in self.dense_mlp)
-        y = linear(_silu(first(x)), second.weight * _SILU_SPREAD)
-        return scaled(torch.add(x, _silu(y), alpha=_SILU_SPREAD), _HALF)
+        first, second = (cast(Dense, layer) for layer in self.dense_mlp)
+        return scaled(torch.add(x, second.unscaled(first.unscaled(x)), alpha=_SILU_SPREAD), _HALF)
 
 
 class Scale(nn.Module):
