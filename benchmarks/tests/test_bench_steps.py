@@ -125,6 +125,14 @@ def test_samplers_of_an_earlier_record_stay_if_the_settings_are_the_same(tmp_pat
     assert [row["sampler"] for row in rows] == ["fast:5+1@0.25"]
 
 
+def test_samplers_judged_by_other_weights_stay_out(tmp_path, tiny_model, calls, monkeypatch):
+    run(tmp_path, tiny_model, "fast:6+1", relax=False)
+    monkeypatch.setattr(bench, "weights_digests", lambda names: {"sevennet-0": "other"})
+    folder = run(tmp_path, tiny_model, "fast:4+1", relax=False)
+    rows = json.loads((folder / "steps.json").read_text())["results"]["rows"]
+    assert [row["sampler"] for row in rows] == ["fast:4+1@0.25"]
+
+
 def test_what_cannot_be_drawn_is_refused_before_anything_is(tmp_path, tiny_model, calls, monkeypatch):
     monkeypatch.setattr(planning, "has_bfloat16", lambda device: False)
     with pytest.raises(ValueError, match="mixed precision"):

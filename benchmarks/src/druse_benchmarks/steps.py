@@ -14,6 +14,7 @@ from druse_crystal.files import writable_folder
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import Manifest, file_hash
 from druse_energetics.reference import Reference, load_reference
+from druse_energetics.weights import weights_digests
 from druse_evaluate.config import EvaluationConfig, RelaxationConfig
 from druse_evaluate.judging import check_relaxation, relax_all, relaxation_settings
 from druse_evaluate.store import RelaxationStore
@@ -103,17 +104,18 @@ def steps(
     work = writable_folder(work)
     checkpoint = load_checkpoint(model)
     reference = load_reference(evaluation.reference, potential=evaluation.relaxation.potential)
+    single = replace(evaluation.relaxation, max_steps=0)
     drawn = {name: value for name, value in asdict(generation).items() if name != "sampler"}
     drawn["model"] = file_hash(model / "weights.safetensors")
     manifest.seed = generation.seed
-    manifest.inputs["model"] = drawn["model"]
+    manifest.inputs |= {"model": drawn["model"], **reference.files}
+    manifest.inputs |= {f"weights of {name}": sha for name, sha in weights_digests([single.potential]).items()}
     manifest.settings |= {"generate": drawn, "relax": relax, **evaluation.as_dict()}
     for name, sampler in samplers.items():  # refuses what cannot be drawn before hours of drawing, not after them
         check(checkpoint, replace(generation, sampler=sampler, mixed_precision=name.endswith(MIXED)))
     with manifest.stage("generation"):
         draws = _draw_all(samplers, checkpoint, generation, Journal(work / "draws.jsonl", "draws", drawn), display)
     rows: list[dict[str, Any]] = []
-    single = replace(evaluation.relaxation, max_steps=0)
     for name, sampler in samplers.items():
         crystals, seconds = draws[name]["crystals"], draws[name]["seconds"]
         with manifest.stage("single points"):
@@ -149,13 +151,14 @@ def steps(
 def _with_others(
     rows: Sequence[Mapping[str, Any]], out: Path, manifest: Manifest, display: Display
 ) -> list[dict[str, Any]]:
-    """Rows of now and, of a record that is there already with the same settings, those of other samplers."""
+    """Rows of now and, of a record that is there already with the same settings and inputs, those of other samplers."""
     path = out / "steps" / "steps.json"
     if not path.is_file():
         return [*map(dict, rows)]
     there = json.loads(path.read_text(encoding="utf-8"))
-    if any(there["settings"].get(name) != value for name, value in plain(manifest.settings).items()):
-        display.say(f"{path} was made with other settings: its samplers stay out of the new one")
+    same = all(there["settings"].get(name) == value for name, value in plain(manifest.settings).items())
+    if not same or any(there["inputs"].get(name, sha) != sha for name, sha in manifest.inputs.items()):
+        display.say(f"{path} was made with other settings, weights or reference: its samplers stay out of the new one")
         return [*map(dict, rows)]
     now = {row["sampler"] for row in rows}
     everything = [*(row for row in there["results"]["rows"] if row["sampler"] not in now), *map(dict, rows)]
