@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from druse_benchmarks.constraints import CONSTRAINTS, keeps
+from druse_benchmarks.constraints import CONSTRAINTS, compliance, keeps
+from druse_evaluation.table import Assessment
 from druse_generate.config import GenerateConfig
 
 
@@ -42,3 +43,22 @@ def test_as_many_sites_are_doped_as_were_asked(seeds):
     assert not keeps(doped(aluminium[0], magnesium[0]), seed)
     assert not keeps(doped(*aluminium[:2], by=22), seed)
     assert not keeps(host, seed)
+
+
+def test_groups_that_relaxed_crystals_keep(seeds):
+    """One keeps its group, one gains a larger, two lose it, of which one is metastable, and one was never drawn."""
+    crystal = seeds["doping"].crystal
+    groups = [(14, 14, True), (14, 62, False), (14, 4, True), (62, 1, False), (None, None, None)]
+    rows = [{"initial_space_group_number": a, "space_group_number": b, "metastable": stable} for a, b, stable in groups]
+    found = compliance(
+        CONSTRAINTS["space-group-14"],
+        [crystal] * 4 + [None],
+        Assessment.from_rows(rows, metadata={}),
+        sorted(set(crystal.atomic_numbers.tolist())),
+    )
+    assert found == {
+        "kept_as_drawn": 4,
+        "kept_relaxed": 2,
+        "kept_relaxed_and_metastable": 1,
+        "exactly_the_group": 1,
+    }
