@@ -113,7 +113,7 @@ def test_an_exact_draw_is_found_and_another_structure_is_not():
     layered = salt.replace(lattice=np.diag([3.0, 3.0, 12.0]))
     found = matches([salt, salt, salt], {(0, 0): off, (1, 0): layered, (2, 0): None}, 1)
     assert found["found_within"] == [1]
-    assert 0.001 < found["rmse"] < 0.05
+    assert 0.001 < found["rmse_within"][0] < 0.05
     assert found["no_crystal"] == 1
 
 

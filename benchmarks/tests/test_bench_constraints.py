@@ -46,19 +46,30 @@ def test_as_many_sites_are_doped_as_were_asked(seeds):
 
 
 def test_groups_that_relaxed_crystals_keep(seeds):
-    """One keeps its group, one gains a larger, two lose it, of which one is metastable, and one was never drawn."""
+    """One keeps its group, one gains a larger, two lose it, one was not relaxed, and one was never drawn."""
     crystal = seeds["doping"].crystal
-    groups = [(14, 14, True), (14, 62, False), (14, 4, True), (62, 1, False), (None, None, None)]
-    rows = [{"initial_space_group_number": a, "space_group_number": b, "metastable": stable} for a, b, stable in groups]
-    found = compliance(
-        CONSTRAINTS["space-group-14"],
-        [crystal] * 4 + [None],
-        Assessment.from_rows(rows, metadata={}),
-        sorted(set(crystal.atomic_numbers.tolist())),
-    )
-    assert found == {
-        "kept_as_drawn": 4,
+    groups = [(14, 14, True), (14, 62, False), (14, 4, True), (62, 1, False), (14, None, None), (None, None, None)]
+    rows = [
+        {
+            "initial_space_group_number": before,
+            "space_group_number": after,
+            "metastable": stable,
+            "relaxed": None if after is None else crystal,
+        }
+        for before, after, stable in groups
+    ]
+    assessment = Assessment.from_rows(rows, metadata={})
+    known = sorted(set(crystal.atomic_numbers.tolist()))
+    crystals = [crystal] * 5 + [None]
+    assert compliance(CONSTRAINTS["space-group-14"], crystals, assessment, known) == {
+        "kept_as_drawn": 5,
         "kept_relaxed": 2,
         "kept_relaxed_and_metastable": 1,
         "exactly_the_group": 1,
     }
+    elements = compliance(CONSTRAINTS["counts"], crystals, assessment, known)
+    assert elements["kept_relaxed"] == elements["kept_as_drawn"] == 0  # spinel has no iron
+    symmetric = compliance(CONSTRAINTS["symmetric"], crystals, assessment, known)
+    assert symmetric["kept_relaxed"] == 2
+    host = compliance(CONSTRAINTS["kept-oxygen"], crystals, assessment, known, seeds["kept-oxygen"])
+    assert (host["kept_as_drawn"], host["kept_relaxed"]) == (5, None)

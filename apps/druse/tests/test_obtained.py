@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
-from druse.discovering import obtain_targets
+from druse.discovering import obtain_targets, tell_what_is_kept
 from druse.obtained import exact, met, obtain, told_by
 from druse_crystal.console import Display
+from druse_crystal.io import write_extxyz
 from druse_crystal.manifest import Manifest
 from druse_evaluation.assessment import assess
 from druse_evaluation.testing import lost, relaxed, salt, simple_cubic_salt, small_reference
+from druse_generate.config import GenerateConfig, SymmetryRequest
+from druse_generate.seed_request import SeedRequest
 from druse_guidance import Property, parse_target
 
 QUIET = Display(quiet=True)
@@ -74,6 +77,26 @@ def test_what_nothing_tells_is_said(tmp_path, capsys):
     assert "density>=2000: whether the crystals meet it is not known, for nothing tells it in kg/m³" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_what_relaxation_left_is_said(tmp_path, capsys):
+    relaxations = [relaxed(salt(5.64), -2.0), lost("exploded", "grew"), relaxed(simple_cubic_salt(3.5), -1.95)]
+    drawn = [salt(5.5), salt(9.0), simple_cubic_salt(3.2)]
+    assessment = assess(drawn, reference=small_reference(), relaxations=relaxations, judge="answers")
+    wishes = SymmetryRequest(space_group=194), SymmetryRequest(space_group=225), SymmetryRequest(symmetric=True)
+    for symmetry, kept in zip(wishes, (0, 2, 2), strict=True):
+        manifest = Manifest(seed=0)
+        asked = GenerateConfig(symmetry=symmetry)
+        tell_what_is_kept(asked, assessment, display=Display(quiet=False), manifest=manifest)
+        assert manifest.results["space_group_kept"] == {"met": kept, "requested": 3}
+        assert f"{kept} of 3 once relaxed" in " ".join(capsys.readouterr().err.split())
+    write_extxyz(tmp_path / "host.extxyz", [salt(5.64)])
+    for keep, warned in (("lattice,species:Cl", True), ("species:Cl", True), ("species", False)):
+        seed = SeedRequest(structure=tmp_path / "host.extxyz", keep=keep)
+        asked, manifest = GenerateConfig(seed_structure=seed), Manifest(seed=0)
+        tell_what_is_kept(asked, assessment, display=Display(quiet=False), manifest=manifest)
+        assert ("relaxation has moved" in " ".join(capsys.readouterr().err.split())) is warned
+        assert not manifest.results
 
 
 def test_what_follows_from_crystals():

@@ -108,6 +108,9 @@ def test_the_index_of_a_composition_is_a_reward(reward):
         ("space_group=225", "is nothing to steer by: steer by energy_above_hull"),
         ("beauty>=3", "by a target of ml_bulk_modulus, .*, hhi_score, density, num_elements, or by a function"),
         ("density>=heavy", "is a number in g/cm³"),
+        ("density>=1000", "no crystal has that, values lie between 0.05 and 25 g/cm³"),
+        ("ml_bulk_modulus=-5", "between 1 and 1000 GPa"),
+        ("num_elements<=0", "between 1 and 118: ask"),
         ("dft_band_gap=wide", "is a number in eV"),
     ],
 )

@@ -205,3 +205,18 @@ def test_an_interrupted_run_of_the_published_sampler_goes_on_as_if_it_had_not_be
     assert lines("other") != lines("whole")  # so that the comparison above says something
     more = run(*common, "--num", 8, "--config", tmp_path / "c.yaml", "--out", tmp_path / "other")
     assert "num 7, now 8" in " ".join(more.stderr.split())
+
+
+def test_a_folder_of_the_name_is_another_model(model, tmp_path, monkeypatch):
+    """It is imported for whoever stands beside it, and does not take the name from anybody else."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copytree(model.parent / "run", here / "space_group")
+    monkeypatch.chdir(here)
+    said = run("info", "--model", "space_group")
+    assert said.exit_code == 0, said.output
+    assert "another file than" in " ".join(said.stderr.split())
+    kept = tmp_path / "cache" / "druse"
+    assert not (kept / "space_group").exists()
+    assert len(list((kept / "folders").glob("space_group-*"))) == 1

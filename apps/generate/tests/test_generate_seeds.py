@@ -139,6 +139,11 @@ def test_variations_keep_what_was_asked_of_the_composition(model, host):
         assert FE not in crystal.atomic_numbers
     for crystal in drawn(model, host, strength=0.2, composition=CompositionRequest(counts="O:4,Fe:1")):
         assert Counter(crystal.atomic_numbers.tolist()) == {OX: 4, FE: 1}
+    there = Counter(HOST.atomic_numbers.tolist())
+    for crystal in drawn(model, host, strength=0.001, composition=CompositionRequest(include="Cl")):
+        found = Counter(crystal.atomic_numbers.tolist())
+        assert (found & there).total() == 4  # one atom makes room
+        assert found[CL] == 1
     kept = drawn(model, host, keep="species:O", num_atoms=(4, 8), composition=CompositionRequest(formula="LiO"))
     assert {crystal.num_atoms for crystal in kept} == {4, 6, 8}
     assert all(set(Counter(crystal.atomic_numbers.tolist()).values()) == {crystal.num_atoms // 2} for crystal in kept)
@@ -215,6 +220,9 @@ def test_the_command_knows_the_structure_by_its_content(model, host, tmp_path):
         (["--seed-structure", "HOST", "--keep", "species:O", "--space-group", "225"], "the structure has its own"),
         (["--seed-structure", "HOST", "--keep", "lattice", "--symmetric"], "leave one of them out"),
         (["--seed-structure", "HOST", "--keep", "species", "--num-atoms", "4"], "5 atoms are kept, and cells of 4"),
+        (["--seed-structure", "HOST", "--keep", "", "--strength", "0.2"], "'' is nothing that can be kept"),
+        (["--seed-structure", "HOST", "--substitute", ""], "'' is no substitution"),
+        (["--seed-structure", "WIDE", "--strength", "0.2"], "the lattice to start from has"),
         (["--seed-structure", "HOST", "--strength", "0"], "strength is 0.0"),
         (["--seed-structure", "HOST", "--strength", "0.3", "--num-atoms", "6"], "as many atoms as it, 5"),
         (["--seed-structure", "HOST", "--strength", "0.3", "--formula", "NaCl"], "cells of 5 atoms cannot hold NaCl"),

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from druse_crystal import Crystal
@@ -14,6 +13,7 @@ from druse_crystal.dataset import load_embedded
 from druse_crystal.files import writable_folder, write_text
 from druse_crystal.io import write_extxyz
 from druse_crystal.manifest import Manifest
+from druse_crystal.symmetry import contains_group
 from druse_energetics.reference import load_reference
 from druse_evaluate.config import EvaluationConfig
 from druse_evaluate.judging import check_relaxation
@@ -25,7 +25,6 @@ from druse_generate.config import GenerateConfig, SymmetryRequest
 from druse_generate.seed_request import Seed, SeedRequest
 from druse_scores import load_checkpoint
 from matplotlib.figure import Figure
-from pymatgen.symmetry.groups import SpaceGroup
 
 from druse_benchmarks.drawing import COLORS, canvas
 from druse_benchmarks.judged_draws import draw_and_judge
@@ -83,7 +82,7 @@ class Constraint:
         if not set(numbers) <= set(self.composition.allowed(known)) or not (bounds is None or bounds.comply(numbers)):
             return False
         asked = self.symmetry.space_group
-        return asked is None or contains(group, asked)
+        return asked is None or contains_group(group, asked)
 
 
 def keeps(crystal: Crystal, seed: Seed | None) -> bool:
@@ -123,12 +122,6 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "doping": Constraint(host="mp-3536", substitute="Al:2:V-Cr-Mn-Fe-Ga"),
 }
 """By name; the groups are one of each crystal system but the triclinic, the host is the spinel MgAl2O4."""
-
-
-@cache
-def contains(group: int, asked: int) -> bool:
-    """Whether a space group is the one asked for, or one that contains it."""
-    return group == asked or SpaceGroup.from_int_number(group).is_supergroup(SpaceGroup.from_int_number(asked))
 
 
 def constraints(
@@ -200,24 +193,36 @@ def compliance(
 ) -> dict[str, Any]:
     """How many crystals comply as drawn and relaxed; what has no group counts as P1, what failed as a breach.
 
-    What is kept of a structure is looked for as drawn: relaxation moves all atoms.
+    What is kept of a structure is looked for as drawn only, for relaxation moves all atoms. Of symmetry that nobody
+    named, the relaxed crystal shall have that of the drawn one.
     """
     columns = [assessment.values(name) for name in ("initial_space_group_number", "space_group_number")]
     drawn, relaxed = ([int(v) if v > 0 else 1 for v in column] for column in columns)
+    asked, symmetric = constraint.symmetry.space_group, constraint.symmetry.symmetric
 
-    def kept(groups: Sequence[int]) -> list[bool]:
-        return [
-            crystal is not None and keeps(crystal, seed) and constraint.kept_by(crystal, known, group)
-            for crystal, group in zip(crystals, groups, strict=True)
-        ]
+    def kept(crystal: Crystal | None, group: int) -> bool:
+        return crystal is not None and constraint.kept_by(crystal, known, group)
 
-    asked, kept_relaxed = constraint.symmetry.space_group, kept(relaxed)
+    kept_drawn = [
+        kept(crystal, group) and keeps(cast(Crystal, crystal), seed)
+        for crystal, group in zip(crystals, drawn, strict=True)
+    ]
+    kept_relaxed = [
+        before and kept(assessment.relaxed(row), group) and (not symmetric or contains_group(group, drawn[row]))
+        for row, (before, group) in enumerate(zip(kept_drawn, relaxed, strict=True))
+    ]
+    if seed is not None or constraint == Constraint():
+        return {"kept_as_drawn": None if seed is None else sum(kept_drawn), "kept_relaxed": None} | _NO_GROUP
     return {
-        "kept_as_drawn": sum(kept(drawn)),
+        "kept_as_drawn": None if symmetric else sum(kept_drawn),
         "kept_relaxed": sum(kept_relaxed),
         "kept_relaxed_and_metastable": int((assessment.flags("metastable") & kept_relaxed).sum()),
         "exactly_the_group": None if asked is None else sum(group == asked for group in relaxed),
     }
+
+
+_NO_GROUP = {"kept_relaxed_and_metastable": None, "exactly_the_group": None}
+"""What is not counted of crystals that were asked for nothing, or for parts of a structure."""
 
 
 def write_constraints(out: Path, *, like: str, display: Display) -> None:
@@ -237,16 +242,15 @@ def _table(contents: Mapping[str, Mapping[str, Any]], sentence: str) -> str:
     rows = []
     for name, content in contents.items():
         r, num = content["results"], content["settings"]["num"]
-        exact, metastable = r["exactly_the_group"], r["metastable"]["count"]
-        both = r.get("kept_relaxed_and_metastable")  # not in files of before it was counted
+        metastable = r["metastable"]["count"]
         rows.append(
             [
                 name,
                 f"{num}",
-                f"{r['kept_as_drawn'] / num:.1%}",
-                str(Rate(r["kept_relaxed"], num)),
-                "" if both is None or not metastable else str(Rate(both, metastable)),
-                "" if exact is None else f"{exact / num:.1%}",
+                _share(r["kept_as_drawn"], num),
+                _share(r["kept_relaxed"], num),
+                _share(r["kept_relaxed_and_metastable"], metastable),
+                _share(r["exactly_the_group"], num),
                 judged_and_expected(r, "metastable"),
                 judged_and_expected(r, "sun"),
                 str(Rate(r["p1"]["count"], r["p1"]["total"])),
@@ -257,9 +261,15 @@ def _table(contents: Mapping[str, Mapping[str, Any]], sentence: str) -> str:
     header += ["metastable", "S.U.N.", "P1", "RMSD, Å"]
     return (
         f"{markdown_table(header, rows)}\nA space group is kept if the crystal has it or one that contains it (symprec "
-        "0.1 Å). Shares are of the crystals asked for where nothing else is said, with 95 % intervals. "
+        "0.1 Å), by `symmetric` if the relaxed crystal has that of the drawn one; a crystal that could not be relaxed "
+        "has kept nothing. –: nothing was asked that could be counted, or relaxation moves what was kept. Shares are "
+        "of the crystals asked for where nothing else is said, with 95 % intervals. "
         f"{EXPECTED} {sentence}\n"
     )
+
+
+def _share(count: int | None, total: int) -> str:
+    return "–" if count is None or not total else str(Rate(count, total))
 
 
 def picture(contents: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -269,7 +279,7 @@ def picture(contents: Mapping[str, Mapping[str, Any]]) -> Figure:
         r, num = content["results"], content["settings"]["num"]
         for k, (label, value) in enumerate(
             (
-                ("kept, relaxed", r["kept_relaxed"] / num),
+                ("kept, relaxed", (r["kept_relaxed"] or 0) / num),
                 ("metastable", r["metastable"]["value"]),
                 ("metastable, unique, novel", r["sun"]["value"]),
             )

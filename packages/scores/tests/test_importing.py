@@ -283,9 +283,10 @@ def test_without_settings_the_published_ones_are_taken_and_it_says_so(published,
     assert "none beside the file" in checkpoint.provenance["settings"]
 
 
-def test_half_precision_becomes_single(published):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_precisions_become_single(published, dtype):
     folder, network, _ = published
-    put(folder, "fc_atom.bias", lambda value: value.half())
+    put(folder, "fc_atom.bias", lambda value: value.to(dtype))
     found = import_checkpoint(str(folder)).network.state_dict()["fc_atom.bias"]
     assert found.dtype == torch.float32
     assert torch.allclose(found, network.state_dict()["fc_atom.bias"], atol=1e-3)
@@ -380,7 +381,11 @@ def test_a_file_that_wants_to_run_code_is_refused(published, tmp_path, monkeypat
         (lambda f: put(f, "fc_atom.bias", lambda value: value.to_sparse()), "no plain array"),
         (lambda f: (f / "config.yaml").write_text("when: 2024-13-45"), "is no YAML"),
         (lambda f: (f / "checkpoints/last.ckpt").write_text("weights"), "last.ckpt"),
+        (lambda f: (f / "checkpoints/last.ckpt").write_text("root:x:0:\ndaemon:x:1:\n"), "no Lightning file"),
+        (lambda f: (f / "checkpoints/last.ckpt").write_bytes(b"\x80\x02\x8a\nl\xfc"), "no Lightning file"),
         (lambda f: (f / "config.yaml").write_text("a: [1"), "is no YAML"),
+        (lambda f: (f / "config.yaml").write_text("[" * 5000), "is no YAML"),
+        (lambda f: put(f, "fc_atom.bias", lambda value: value.to("meta")), "holds no numbers in .* fc_atom.bias"),
         (lambda f: only_settings(f, "trainer: 1"), "config.yaml lack lightning_module.diffusion_module.model"),
         (lambda f: only_settings(f, "trainer"), "config.yaml holds no settings"),
         (

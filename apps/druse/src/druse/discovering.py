@@ -6,6 +6,7 @@ from pathlib import Path
 from druse_crystal.console import Display
 from druse_crystal.io import ReadResult, write_cif_zip, write_extxyz
 from druse_crystal.manifest import Manifest
+from druse_crystal.symmetry import contains_group
 from druse_evaluate.config import EvaluationConfig
 from druse_evaluate.judging import check_relaxation, judge, pad
 from druse_evaluation.table import Assessment
@@ -15,7 +16,7 @@ from druse_generate.running import draw_into
 from druse_guidance import Target
 
 from druse.obtained import PREDICTED, Value, met, obtain, told_by
-from druse.rewards import rewards_of
+from druse.rewards import rewards_of, steering_target
 from druse.screening import screen
 
 
@@ -95,8 +96,11 @@ def discover(
         relaxer=relaxer,
         title=f"{num} crystals grown by Druse" + (f", the best of {len(draws)} drawn" if pool > 1 else ""),
     )
-    targets = read_targets(model, generation.properties)
+    targets = list(read_targets(model, generation.properties))
+    if (by := steering_target(generation.steering.reward)) is not None and by.text not in {t.text for t in targets}:
+        targets.append(by)
     obtained = obtain_targets(targets, assessment, out=out, display=display, manifest=manifest)
+    tell_what_is_kept(generation, assessment, display=display, manifest=manifest)
     manifest.write(out / "manifest.json")
     write_crystals(out, assessment, obtained)
     return assessment
@@ -130,6 +134,31 @@ def obtain_targets(
     if hits:
         manifest.results["obtained"] = hits
     return found
+
+
+def tell_what_is_kept(
+    generation: GenerateConfig, assessment: Assessment, *, display: Display, manifest: Manifest
+) -> None:
+    """Say what relaxation has left of what every drawn crystal has: its space group, and parts of a structure.
+
+    The manifest takes how many relaxed crystals have the group, or that of the drawn one, or a larger.
+    """
+    if generation.symmetry.restricts:
+        drawn, relaxed = (
+            [int(v) if v > 0 else 1 for v in assessment.values(name)]
+            for name in ("initial_space_group_number", "space_group_number")
+        )
+        asked = generation.symmetry.space_group
+        kept = sum(contains_group(b, asked or a) for a, b in zip(drawn, relaxed, strict=True))
+        manifest.results["space_group_kept"] = {"met": kept, "requested": len(assessment)}
+        what = "the space group as drawn" if asked is None else f"space group {asked}"
+        display.say(f"{what}, or one that contains it: {kept} of {len(assessment)} once relaxed")
+    seed = generation.seed_structure.read()
+    if seed is not None and (seed.lattice or seed.coordinates.any()):
+        display.warn(
+            "the lattice or sites of the structure that were kept are so in generated.jsonl only: relaxation has moved "
+            "them in the crystals that are written; draw by `druse generate` to have them as they were"
+        )
 
 
 def write_crystals(out: Path, assessment: Assessment, obtained: Mapping[str, Sequence[Value]]) -> None:

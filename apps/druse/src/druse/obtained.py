@@ -15,7 +15,7 @@ from druse_energetics.predictors import Predict, load_predictor
 from druse_evaluation.table import Assessment
 from druse_guidance import Property, Target, parse_elements, parse_target
 from druse_guidance.properties import ANY_NUMBER, SPACE_GROUPS
-from druse_guidance.units import other_unit
+from druse_guidance.units import PURE, USUAL, other_unit
 from jaxtyping import Bool
 
 CHUNK = 16
@@ -68,9 +68,17 @@ def read_target(text: str) -> Target:
     """A target of any of these properties, whatever a model has learnt.
 
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if it cannot be read, or no crystal has such a value.
     """
-    return parse_target(text, {name: found.property for name, found in OBTAINABLE.items()})
+    target = parse_target(text, {name: found.property for name, found in OBTAINABLE.items()})
+    if target.property.is_number:
+        low, high = PURE.get(target.property.name) or USUAL[target.property.unit]
+        if target.high < low or target.low > high:
+            unit = f" {target.property.unit}" if target.property.unit else ""
+            raise ValueError(
+                f"{text}: no crystal has that, values lie between {low:g} and {high:g}{unit}: ask for one of them"
+            )
+    return target
 
 
 def names_of(targets: Sequence[str]) -> tuple[str, ...]:

@@ -117,19 +117,32 @@ def rewards_of(text: str | None, *, potential: Potential, reference: Reference) 
         ValueError: for a target that makes no sense, or of another property.
     """
     rewards: dict[str, Reward] = {HULL: HullReward(potential=potential, reference=reference)}
-    if text is not None and (found := re.match(r"\s*(\w+)\s*[<>=]", text)):
-        rewards[text] = _target_reward(text, found[1], potential)
+    if text is not None and (target := steering_target(text)) is not None:
+        rewards[text] = _target_reward(target, potential)
     return rewards
 
 
-def _target_reward(text: str, name: str, potential: Potential) -> TargetReward:
-    if name not in (*PREDICTED, *EXACT):
+def steering_target(text: str | None) -> Target | None:
+    """What to steer by, if it is the target of a property.
+
+    Raises:
+        ValueError: for a property that nothing tells, or a value that no crystal has.
+    """
+    found = re.match(r"\s*(\w+)\s*[<>=]", text or "")
+    if text is None or not found:
+        return None
+    if found[1] not in (*PREDICTED, *EXACT):
         raise ValueError(
             f"{text!r} is nothing to steer by: steer by {HULL}, by a target of {', '.join([*PREDICTED, *EXACT])}, or "
             "by a function (FILE.py:FUNCTION)"
         )
+    return read_target(text)
+
+
+def _target_reward(target: Target, potential: Potential) -> TargetReward:
+    name = target.property.name
     return TargetReward(
-        target=read_target(text),
+        target=target,
         tolerance=OBTAINABLE[name].tolerance,
         predict=PREDICTED.get(name, partial(derived_labels, name)),
         potential=potential,

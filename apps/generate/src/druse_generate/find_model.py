@@ -1,11 +1,13 @@
 """Which checkpoint a run uses: the one that ships, a folder, or a published one by its name."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from druse_crystal.console import Display
 from druse_scores import import_checkpoint, save_checkpoint
-from druse_scores.checkpoint import CONFIG, WEIGHTS
+from druse_scores.checkpoint import CONFIG, WEIGHTS, read_provenance
 from druse_scores.gemnet.lightning_file import PUBLISHED, has_lightning
 
 from druse_generate.config import MODEL
@@ -15,6 +17,7 @@ def find_model(model: Path | None, *, display: Display) -> Path:
     """The checkpoint folder that was asked for.
 
     A published model is imported when it is first asked for and kept in ``$XDG_CACHE_HOME/druse`` (``~/.cache/druse``).
+    What a folder of its name gives is imported each time, and kept apart: it may be another model.
 
     Args:
         model: folder of a checkpoint of Druse, or name of a published model, which a folder of that name with its
@@ -47,18 +50,23 @@ def find_model(model: Path | None, *, display: Display) -> Path:
 
 def _imported(name: str, display: Display) -> Path:
     """A published model, in the cache of Druse: from a folder of its name, the cache, or the hub's client."""
-    here, folder = Path(name), Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "druse" / name
-    given = has_lightning(here)
+    here, cache = Path(name), Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "druse"
+    given, folder = has_lightning(here), cache / name
     if _is_checkpoint(folder) and not given:
-        display.say(f"{name}: as imported before, {folder}")
+        display.say(f"{name}: as imported before from {_origin(read_provenance(folder), name)}, {folder}")
         return folder
     display.say(f"{name}: {f'importing it from the folder {here}' if given else 'fetching and importing it'}")
     checkpoint = import_checkpoint(name)
+    if given:
+        folder = cache / "folders" / f"{name}-{checkpoint.provenance['sha256'][:16]}"
     save_checkpoint(checkpoint, folder)
-    facts = checkpoint.provenance
-    origin, note = facts.get("from", name), f" ({facts['note']})" if "note" in facts else ""
-    display.say(f"{name}: imported from {origin}{note} into {folder}")
+    display.say(f"{name}: imported from {_origin(checkpoint.provenance, name)} into {folder}")
     return folder
+
+
+def _origin(provenance: Mapping[str, Any], name: str) -> str:
+    note = f" ({provenance['note']})" if "note" in provenance else ""
+    return f"{provenance.get('from', name)}{note}"
 
 
 def _is_checkpoint(folder: Path) -> bool:

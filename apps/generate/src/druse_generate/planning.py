@@ -428,8 +428,9 @@ def arrange(
         size: number of atoms to be drawn.
         sites: of the structure, if its symmetry is kept.
         allowed: elements that atoms which are not kept may start with; others start masked.
-        bounds: that have to be within reach from the start; where they are not, all atoms that are not kept are masked.
-        entropy: decides which sites are substituted.
+        bounds: that have to be within reach from the start; where they are not, atoms that are not kept are masked, as
+            few as that takes.
+        entropy: decides which sites are substituted, and which masked.
     """
     crystal, n = _in_symmetric_form(seed.crystal), seed.crystal.num_atoms
     order = np.arange(n) if size == n else seed.kept
@@ -441,11 +442,8 @@ def arrange(
         species[chosen], numbers[chosen] = False, MASK
     numbers[~species & ~np.isin(numbers, list(allowed))] = MASK
     if bounds is not None:
-        there = Counter(numbers[numbers != MASK].tolist())
         orbits = np.arange(len(order)) if sites is None else sites.orbit
-        masked = np.unique(orbits[numbers == MASK], return_counts=True)[1].tolist()
-        if not bounds.possible([*masked, *[1] * new], there):
-            numbers[~species] = MASK
+        numbers = _within_reach(numbers, species, orbits, new, bounds, np.random.default_rng([*entropy, 1]))
     frac_coords = crystal.frac_coords[order] if sites is None else sites.origin
     return KnownCrystal(
         lattice=crystal.lattice,
@@ -455,6 +453,33 @@ def arrange(
         keeps_coordinates=np.concatenate([seed.coordinates[order], np.full(new, False)]),
         keeps_species=np.concatenate([species, np.full(new, False)]),
     )
+
+
+def _within_reach(
+    numbers: Int64[np.ndarray, " n"],
+    kept: Bool[np.ndarray, " n"],
+    orbits: Int64[np.ndarray, " n"],
+    new: int,
+    bounds: ElementCounts,
+    rng: np.random.Generator,
+) -> Int64[np.ndarray, " n"]:
+    """The elements with which to start: as many of them as leave the bounds within reach, and the others masked."""
+
+    def masked(chosen: Sequence[int]) -> Int64[np.ndarray, " n"]:
+        return np.where(~kept & np.isin(orbits, chosen), MASK, numbers)
+
+    def reach(start: Int64[np.ndarray, " n"]) -> bool:
+        free = np.unique(orbits[start == MASK], return_counts=True)[1].tolist()
+        return bounds.possible([*free, *[1] * new], Counter(start[start != MASK].tolist()))
+
+    waiting = rng.permutation(np.unique(orbits[~kept & (numbers != MASK)])).tolist()
+    chosen: list[int] = []
+    while not reach(masked(chosen)) and waiting:
+        chosen.append(waiting.pop())
+    for orbit in chosen[:]:  # some may have been no help
+        if reach(masked(fewer := [other for other in chosen if other != orbit])):
+            chosen = fewer
+    return masked(chosen)
 
 
 def _in_symmetric_form(crystal: Crystal) -> Crystal:

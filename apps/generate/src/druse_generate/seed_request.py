@@ -60,15 +60,16 @@ class SeedRequest:
     strength: float | None = None
 
     def __post_init__(self):
-        if self.structure is None and (self.keep or self.substitute or self.strength is not None):
+        given = any(value is not None for value in (self.keep, self.substitute, self.strength))
+        if self.structure is None and given:
             raise ValueError("parts to keep, a substitution or a strength were given without a structure: give one")
-        if self.structure is not None and not (self.keep or self.substitute) and self.strength is None:
+        if self.structure is not None and not given:
             raise ValueError(
                 f"{self.structure} was given as a structure to start from: say what to keep of it (such as lattice or "
                 "species:O), what to substitute (such as Fe:2:Mn-Co), or how far variations may go (such as a strength "
                 "of 0.3)"
             )
-        if self.keep and self.substitute:
+        if self.keep is not None and self.substitute is not None:
             raise ValueError("parts to keep and a substitution were given at once: all else is kept anyway")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ValueError(f"strength is {self.strength}, it is a time: it must be above 0 and at most 1")
@@ -87,7 +88,7 @@ class SeedRequest:
 
     @cached_property
     def _parts(self) -> list[str]:
-        return [part.strip() for part in (self.keep or "").split(",")] if self.keep else []
+        return [] if self.keep is None else [part.strip() for part in self.keep.split(",")]
 
     @cached_property
     def _substitution(self) -> Substitution | None:
@@ -235,7 +236,7 @@ class Seed:
 
         Raises:
             ValueError: if the structure has too many atoms, or what is kept of it does, or no such number fills the
-                lattice that is kept.
+                lattice that is kept or noised.
         """
         n, fixed = self.crystal.num_atoms, self.strength is not None or self.substitution is not None
         low, high = num_atoms or (n, n)
@@ -252,14 +253,14 @@ class Seed:
                 f"{len(self.kept)} atoms are kept, and cells of {low} to {high} atoms were asked for: ask for more, "
                 f"the model knows cells of up to {max(known)} atoms"
             )
-        if not self.lattice:
+        if not self.lattice and (self.strength is None or self.strength == 1):
             return sizes
         least, most = (self.crystal.volume / room for room in reversed(_ROOM))
         fitting = [size for size in sizes if least <= size <= most]
         if not fitting:
             raise ValueError(
-                f"the lattice that is kept has {self.crystal.volume:.3g} Å³, room for {math.ceil(least)} to "
-                f"{math.floor(most)} atoms, and cells of {sizes[0]} to {sizes[-1]} are to be drawn: ask for other "
-                "numbers of atoms, or correct the lattice"
+                f"the lattice {'that is kept' if self.lattice else 'to start from'} has {self.crystal.volume:.3g} Å³, "
+                f"room for {math.ceil(least)} to {math.floor(most)} atoms, and cells of {sizes[0]} to {sizes[-1]} are "
+                "to be drawn: ask for other numbers of atoms, or correct the lattice"
             )
         return fitting

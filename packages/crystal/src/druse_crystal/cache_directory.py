@@ -215,7 +215,10 @@ def _values(file: Path, count: int) -> np.ndarray:
     if wrong:
         raise ValueError(f"{file} has the value {str(wrong[0])[:40]!r}, neither number nor text: correct it")
     if not any(isinstance(value, str) for value in values):
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        try:
+            return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        except OverflowError as error:
+            raise ValueError(f"{file} has a number that is too large: correct it") from error
     texts = [value if isinstance(value, str) else "" for value in values]
     return _group_numbers(file, texts) if file.stem == SPACE_GROUP else np.array(texts, dtype=np.str_)
 

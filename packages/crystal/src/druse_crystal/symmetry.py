@@ -3,6 +3,7 @@
 Symmetry is found by spglib (Togo, Shinohara, Tanaka, Sci. Technol. Adv. Mater. Meth. 4, 2384822, 2024).
 """
 
+import functools
 import os
 import warnings
 from dataclasses import dataclass
@@ -75,6 +76,16 @@ def space_group(crystal: Crystal, *, symprec: float = SYMPREC, angle_tolerance: 
         return SpaceGroup(number=1, symbol="P1", crystal_system="triclinic")
     number = int(dataset.number)
     return SpaceGroup(number=number, symbol=str(dataset.international), crystal_system=crystal_system(number))
+
+
+@functools.cache
+def contains_group(group: int, other: int) -> bool:
+    """Whether a space group is another one or contains it, by their numbers, 1 to 230."""
+    from pymatgen.symmetry.groups import SpaceGroup as Tabulated
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a better way to name a group, which it does not offer for numbers
+        return group == other or Tabulated.from_int_number(group).is_supergroup(Tabulated.from_int_number(other))
 
 
 def symmetrized(crystal: Crystal, *, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE) -> Crystal:

@@ -116,6 +116,15 @@ def load_checkpoint(folder: Path | str, *, device: torch.device | str = "cpu") -
     return replace(checkpoint, network=checkpoint.network.to(device).eval())
 
 
+def read_provenance(folder: Path | str) -> dict[str, Any]:
+    """Where a checkpoint came from, without its weights.
+
+    Raises:
+        CheckpointError: if its description is missing or broken.
+    """
+    return _described(Path(folder) / CONFIG).provenance
+
+
 def weights_hash(network: Network) -> str:
     """SHA-256 of a network's weights in single precision: what an adapter knows its base by."""
     digest = hashlib.sha256()

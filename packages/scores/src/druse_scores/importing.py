@@ -51,7 +51,7 @@ def import_checkpoint(source: str, *, which: str = "last", data: Path | None = N
     digest = file_hash(path)
     assumed = data is None and (not named or source == "mp_20_base")
     try:
-        network = network_of(file.tensors, logarithmic=settings.logarithmic, **settings.graph)
+        network = network_of(file.tensors, logarithmic=settings.logarithmic, **settings.graph).float()
     except ValueError as error:
         raise LightningFileError(f"{path}: {error}") from error
     return Checkpoint(

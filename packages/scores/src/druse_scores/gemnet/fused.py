@@ -7,6 +7,8 @@ with 2,048 edges of width 512 such a product takes 0.8 of the time in float32 an
 
 import functools
 import platform
+import weakref
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -17,8 +19,9 @@ from torch.nn.functional import linear, silu
 class Weight:
     """A weight times a constant, as products take it.
 
-    In bfloat16 it is kept in the layout of the processor, and made anew when the weight has changed. What is written
-    to ``weight.data`` is not seen: ``clear`` after it (``Module.train`` and ``Module.eval`` of a layer do).
+    In bfloat16 it is kept in the layout of the processor, and made anew for another weight or when the weight has
+    changed. What does not raise the version of a tensor is not seen, such as writing to ``weight.data`` or the step of
+    an optimiser with ``fused=True``: ``clear`` after it (``Module.train`` and ``Module.eval`` of a layer do).
     """
 
     def __init__(self, factor: float = 1.0):
@@ -27,7 +30,8 @@ class Weight:
 
     def clear(self) -> None:
         """Forget what is kept."""
-        self._made_of: tuple[int, int, int] | None = None
+        self._made_of: Callable[[], Tensor | None] = lambda: None
+        self._state = 0, 0
         self._packed: Tensor | None = None
 
     def __reduce__(self) -> tuple[type["Weight"], tuple[float]]:
@@ -40,10 +44,10 @@ class Weight:
 
     def packed(self, weight: Float[Tensor, "o i"]) -> Tensor:
         """The same in bfloat16 and in the layout of the processor."""
-        made_of = (id(weight), weight.data_ptr(), weight._version)
-        if self._packed is None or self._made_of != made_of:
+        state = weight.data_ptr(), -1 if weight.is_inference() else weight._version
+        if self._packed is None or self._made_of() is not weight or self._state != state:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.plain(weight).bfloat16())
-            self._made_of = made_of
+            self._made_of, self._state = weakref.ref(weight), state
         return self._packed
 
 
@@ -61,11 +65,17 @@ def product(
 
 
 def is_fused(x: Float[Tensor, "*s i"]) -> bool:
-    """Whether ``product`` takes one pass: rows of float32, or by autocast of bfloat16, and no gradient is wanted."""
+    """Whether ``product`` takes one pass: rows of float32, or by autocast of bfloat16, and no gradient is wanted.
+
+    Derivatives in forward mode are such gradients: ask for them outside of ``no_grad``.
+    """
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.ndim != 2 or not len(x) or not is_fused_here():
         return False
+    if not torch._C._get_mkldnn_enabled() or torch.jit.is_tracing():
+        return False
     if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype in (torch.float32, torch.bfloat16)
+        half = torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype in (torch.float32, torch.bfloat16)
+        return half and packs_bfloat16()
     return x.dtype == torch.float32
 
 
@@ -75,3 +85,10 @@ def is_fused_here() -> bool:
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
         return False
     return all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+
+
+@functools.cache
+def packs_bfloat16() -> bool:
+    """Whether oneDNN lays out weights in bfloat16 for this processor; one with AVX2 alone has no such products."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return is_fused_here() and supported is not None and supported()

@@ -150,9 +150,9 @@ def _content(path: Path) -> Any:
             raise LightningFileError(damaged) from error
         raise LightningFileError(
             f"{path} holds {found[1]}, which could run code when it is read and which weights never need: it was "
-            "refused; get the file from where it was published, or save its state_dict alone"
+            "refused; get the file from where it was published, or save {'state_dict': ...} of it alone"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to say
         raise LightningFileError(damaged) from error
     if wrong:
         raise LightningFileError(f"{damaged} (the checksum of {wrong} in it is wrong)")
@@ -182,7 +182,7 @@ def _settings(inside: Any, path: Path) -> tuple[Mapping[str, Any], Path]:
         if beside.is_file():
             try:
                 content = yaml.safe_load(beside.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, ValueError) as error:  # a text that is not UTF-8, a date that does not exist
+            except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, a date that does not exist
                 raise LightningFileError(f"{beside} is no YAML: download or copy it again") from error
             if isinstance(content, dict) and (MODULE in content or not own):
                 return content, beside
@@ -205,7 +205,7 @@ def fetch(name: str) -> tuple[Path, str]:
     if find_spec("huggingface_hub") is None:
         raise LightningFileError(
             f"{name} has to be fetched, which needs pip install 'druse-scores[hub]': install it, or download the "
-            f"folder checkpoints/{name} of {HUB} and give its path"
+            f"folder checkpoints/{name} of {HUB} and import it by `druse import-checkpoint FOLDER`"
         )
     files = [f"checkpoints/{name}/{file}" for file in (_CONFIG, "checkpoints/last.ckpt")]
     cached = [_cached(file) for file in files]
@@ -232,5 +232,5 @@ def _from_hub(file: str, name: str) -> Path:
     except Exception as error:  # of whichever HTTP library the hub's client is made of
         raise LightningFileError(
             f"{name} could not be fetched and is not in the local cache: connect to the network, or download the "
-            f"folder checkpoints/{name} of {HUB} elsewhere and give its path"
+            f"folder checkpoints/{name} of {HUB} elsewhere and import it by `druse import-checkpoint FOLDER`"
         ) from error

@@ -51,6 +51,7 @@ def network_of(
         ValueError: for a setting of the graph that makes no sense.
     """
     tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+    _refuse("holds no numbers in", {name for name, value in tensors.items() if value.is_meta})
     config = replace(
         config_of(tensors, logarithmic=logarithmic), cutoff=cutoff, max_neighbors=max_neighbors, max_images=max_images
     )
