@@ -25,24 +25,65 @@ TITLES = {
 def picture(answers: Mapping[str, Answers], asked: Asked, unasked: Answers | None) -> Figure:
     """Strips of obtained values for numbers, bars of hits for what is no number and for what was asked together.
 
+    Of two numbers asked together all crystals are drawn, one against the other; of a number beside something else its
+    strips.
+
     Args:
         answers: by case.
         asked: targets by case, of those that asked for something.
         unasked: crystals of which nothing was asked, if they are there.
     """
-    figure, panels = canvas(2, 4, width=11.0, height=9.5)
-    for panel, name in zip(panels, SEVEN, strict=False):  # the last is for two at once
+    figure, panels = canvas(2, 5, width=11.0, height=13.0)
+    for panel, name in zip(panels, SEVEN, strict=False):  # the last three are for two at once
         found = OBTAINABLE[name]
         alone = {case: targets for case, targets in asked.items() if names_of(targets) == (name,)}
         if found.property.is_number:
-            strips = {targets[0]: answers[case].numbers(name) for case, targets in alone.items()}
-            _strips(panel, found.property, strips, unasked)
+            strips = {
+                targets[0].removeprefix(name).lstrip("="): (answers[case].numbers(name), targets[0])
+                for case, targets in alone.items()
+            }
+            _strips(panel, name, strips, unasked)
         else:
             _bars(panel, alone, answers, unasked)
         panel.set_title(_title(found.property), fontsize=10)
-    _bars(panels[-1], {case: targets for case, targets in asked.items() if len(targets) > 1}, answers, unasked)
+    together = {case: targets for case, targets in asked.items() if len(targets) > 1}
+    numbers = {case: [text for text in targets if _is_number(text)] for case, targets in together.items()}
+    _clouds(panels[-3], {case: texts for case, texts in numbers.items() if len(texts) == 2}, answers, unasked)
+    beside = {case: texts[0] for case, texts in numbers.items() if len(texts) == 1}
+    if beside:
+        (name,) = {names_of([text])[0] for text in beside.values()}
+        strips = {
+            "\n".join(_short(text) for text in together[case]): (answers[case].numbers(name), text)
+            for case, text in beside.items()
+        }
+        _strips(panels[-2], name, strips, unasked)
+        panels[-2].set_title(_title(OBTAINABLE[name].property), fontsize=10)
+    _bars(panels[-1], together, answers, unasked)
     panels[-1].set_title("two properties at once", fontsize=10)
     return figure
+
+
+def _is_number(text: str) -> bool:
+    return read_target(text).property.is_number
+
+
+def _clouds(panel: Axes, cases: Asked, answers: Mapping[str, Answers], unasked: Answers | None) -> None:
+    """One property against the other, and lines at the ends of what was asked for."""
+    if not cases:
+        return
+    (names,) = {names_of(texts) for texts in cases.values()}
+    clouds = [(answers[case], COLORS[i]) for i, case in enumerate(cases)]
+    for found, color in [*([] if unasked is None else [(unasked, UNASKED)]), *clouds]:
+        known = [pair for pair in zip(*(found.obtained[name] for name in names), strict=True) if None not in pair]
+        x, y = np.array(known, dtype=float).reshape(-1, 2).T
+        panel.plot(x, y, "o", markersize=3, alpha=0.45, color=color, markeredgewidth=0)
+    for i, texts in enumerate(cases.values()):
+        for target, line in zip(map(read_target, texts), (panel.axvline, panel.axhline), strict=True):
+            for end in {target.low, target.high} - {-np.inf, np.inf}:
+                line(end, color=COLORS[i], linestyle="--", linewidth=1.3)
+    panel.set_xlabel(_title(OBTAINABLE[names[0]].property))
+    panel.set_ylabel(_title(OBTAINABLE[names[1]].property))
+    panel.set_title("asked together", fontsize=10)
 
 
 def _title(asked: Property) -> str:
@@ -50,12 +91,12 @@ def _title(asked: Property) -> str:
     return f"{title}, {asked.unit}" if asked.unit else title
 
 
-def _strips(panel: Axes, asked: Property, cases: Mapping[str, np.ndarray], unasked: Answers | None) -> None:
-    """A strip of points for each target, quartiles in black, and a line at what was asked for."""
-    strips = [(text, values, COLORS[i]) for i, (text, values) in enumerate(cases.items())]
-    lines = [read_target(text).low for text in cases]
+def _strips(panel: Axes, name: str, cases: Mapping[str, tuple[np.ndarray, str]], unasked: Answers | None) -> None:
+    """A strip of points for each label, quartiles in black, and a line at the target."""
+    strips = [(label, values, COLORS[i]) for i, (label, (values, _)) in enumerate(cases.items())]
+    lines = [read_target(text).low for _, text in cases.values()]
     if unasked is not None:
-        strips.append(("nothing", unasked.numbers(asked.name), UNASKED))
+        strips.append(("nothing", unasked.numbers(name), UNASKED))
     low, high = _limits([*(values for _, values, _ in strips), np.array(lines)])
     noise = np.random.default_rng(0)
     for row, (_, values, color) in enumerate(strips):
@@ -67,7 +108,7 @@ def _strips(panel: Axes, asked: Property, cases: Mapping[str, np.ndarray], unask
             panel.plot([middle], [row], "|", color="black", markersize=11, markeredgewidth=2)
     for row, line in enumerate(lines):
         panel.axvline(line, color=COLORS[row], linestyle="--", linewidth=1.3)
-    panel.set_yticks(range(len(strips)), [text.removeprefix(asked.name).lstrip("=") for text, _, _ in strips])
+    panel.set_yticks(range(len(strips)), [label for label, _, _ in strips])
     panel.set_ylim(max(1, len(strips)) - 0.5, -0.5)
     panel.set_ylabel("asked")
 
@@ -92,7 +133,7 @@ def _bars(panel: Axes, cases: Asked, answers: Mapping[str, Answers], unasked: An
     labels = ["\n".join(_short(text) for text in targets) for targets in cases.values()]
     panel.set_yticks(range(len(cases)), labels)
     panel.set_ylim(max(1, len(cases)) - 0.5, -0.5)
-    panel.set_xlabel("share that hits, %: asked, and below it without asking")
+    panel.set_xlabel("share that hits, %; gray: without asking")
     panel.set_xlim(left=0)
 
 
