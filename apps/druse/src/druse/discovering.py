@@ -156,8 +156,8 @@ def tell_what_is_kept(
     seed = generation.seed_structure.read()
     if seed is not None and (seed.lattice or seed.coordinates.any()):
         display.warn(
-            "the lattice or sites of the structure that were kept are so in generated.jsonl only: relaxation has moved "
-            "them in the crystals that are written; draw by `druse generate` to have them as they were"
+            "the lattice or sites that were kept of the structure are as they were in generated.jsonl only: relaxation "
+            "has moved them in the crystals that are written; draw by `druse generate` to have them as they were"
         )
 
 
