@@ -249,7 +249,7 @@ def _table(contents: Mapping[str, Mapping[str, Any]], sentence: str) -> str:
                 f"{num}",
                 _share(r["kept_as_drawn"], num),
                 _share(r["kept_relaxed"], num),
-                _share(r["kept_relaxed_and_metastable"], metastable),
+                _share(r.get("kept_relaxed_and_metastable"), metastable),  # not in files of before it was counted
                 _share(r["exactly_the_group"], num),
                 judged_and_expected(r, "metastable"),
                 judged_and_expected(r, "sun"),
