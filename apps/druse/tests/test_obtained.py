@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from druse.discovering import obtain_targets, tell_what_is_kept
+from druse.discovering import obtain_targets, tell_groups_kept, warn_of_moving
 from druse.obtained import exact, met, obtain, told_by
 from druse_crystal.console import Display
 from druse_crystal.io import write_extxyz
@@ -87,16 +87,17 @@ def test_what_relaxation_left_is_said(tmp_path, capsys):
     for symmetry, kept in zip(wishes, (0, 2, 2), strict=True):
         manifest = Manifest(seed=0)
         asked = GenerateConfig(symmetry=symmetry)
-        tell_what_is_kept(asked, assessment, display=Display(quiet=False), manifest=manifest)
+        tell_groups_kept(asked, assessment, display=Display(quiet=False), manifest=manifest)
         assert manifest.results["space_group_kept"] == {"met": kept, "requested": 3}
         assert f"{kept} of 3 once relaxed" in " ".join(capsys.readouterr().err.split())
     write_extxyz(tmp_path / "host.extxyz", [salt(5.64)])
     for keep, warned in (("lattice,species:Cl", True), ("species:Cl", True), ("species", False)):
         seed = SeedRequest(structure=tmp_path / "host.extxyz", keep=keep)
         asked, manifest = GenerateConfig(seed_structure=seed), Manifest(seed=0)
-        tell_what_is_kept(asked, assessment, display=Display(quiet=False), manifest=manifest)
-        assert ("relaxation has moved" in " ".join(capsys.readouterr().err.split())) is warned
+        tell_groups_kept(asked, assessment, display=Display(quiet=False), manifest=manifest)
         assert not manifest.results
+        warn_of_moving(asked, Display(quiet=False))
+        assert ("relaxation moves" in " ".join(capsys.readouterr().err.split())) is warned
 
 
 def test_what_follows_from_crystals():

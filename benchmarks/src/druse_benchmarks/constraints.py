@@ -196,8 +196,7 @@ def compliance(
     What is kept of a structure is looked for as drawn only, for relaxation moves all atoms. Of symmetry that nobody
     named, the relaxed crystal shall have that of the drawn one.
     """
-    columns = [assessment.values(name) for name in ("initial_space_group_number", "space_group_number")]
-    drawn, relaxed = ([int(v) if v > 0 else 1 for v in column] for column in columns)
+    drawn, relaxed = assessment.space_groups()
     asked, symmetric = constraint.symmetry.space_group, constraint.symmetry.symmetric
 
     def kept(crystal: Crystal | None, group: int) -> bool:

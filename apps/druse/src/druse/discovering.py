@@ -48,6 +48,7 @@ def discover(
 
     relaxation = evaluation.relaxation
     check_relaxation(relaxation)
+    warn_of_moving(generation, display)
     potential = load_potential(relaxation.potential, device=relaxation.device)
     reference = load_reference(evaluation.reference, potential=relaxation.potential)
     relaxer = make_relaxer(
@@ -100,7 +101,7 @@ def discover(
     if (by := steering_target(generation.steering.reward)) is not None and by.text not in {t.text for t in targets}:
         targets.append(by)
     obtained = obtain_targets(targets, assessment, out=out, display=display, manifest=manifest)
-    tell_what_is_kept(generation, assessment, display=display, manifest=manifest)
+    tell_groups_kept(generation, assessment, display=display, manifest=manifest)
     manifest.write(out / "manifest.json")
     write_crystals(out, assessment, obtained)
     return assessment
@@ -136,28 +137,28 @@ def obtain_targets(
     return found
 
 
-def tell_what_is_kept(
+def tell_groups_kept(
     generation: GenerateConfig, assessment: Assessment, *, display: Display, manifest: Manifest
 ) -> None:
-    """Say what relaxation has left of what every drawn crystal has: its space group, and parts of a structure.
+    """Say of how many crystals relaxation has left the space group that was asked for.
 
     The manifest takes how many relaxed crystals have the group, or that of the drawn one, or a larger.
     """
     if generation.symmetry.restricts:
-        drawn, relaxed = (
-            [int(v) if v > 0 else 1 for v in assessment.values(name)]
-            for name in ("initial_space_group_number", "space_group_number")
-        )
-        asked = generation.symmetry.space_group
+        asked, (drawn, relaxed) = generation.symmetry.space_group, assessment.space_groups()
         kept = sum(contains_group(b, asked or a) for a, b in zip(drawn, relaxed, strict=True))
         manifest.results["space_group_kept"] = {"met": kept, "requested": len(assessment)}
         what = "the space group as drawn" if asked is None else f"space group {asked}"
         display.say(f"{what}, or one that contains it: {kept} of {len(assessment)} once relaxed")
+
+
+def warn_of_moving(generation: GenerateConfig, display: Display) -> None:
+    """Warn that lattices and sites that are kept of a structure are kept until crystals are relaxed."""
     seed = generation.seed_structure.read()
     if seed is not None and (seed.lattice or seed.coordinates.any()):
         display.warn(
-            "the lattice or sites that were kept of the structure are as they were in generated.jsonl only: relaxation "
-            "has moved them in the crystals that are written; draw by `druse generate` to have them as they were"
+            "the lattice or sites that are kept of the structure stay as they are in generated.jsonl only: relaxation "
+            "moves them in the crystals that are written; draw by `druse generate` to have them as they were"
         )
 
 

@@ -201,6 +201,12 @@ class Assessment:
         """A column of numbers; NaN where the fact could not be established."""
         return np.array([np.nan if v is None else v for v in self.table[name].to_pylist()], dtype=np.float64)
 
+    def space_groups(self) -> tuple[list[int], list[int]]:
+        """Numbers of the space groups of crystals as given and as relaxed; 1 where none could be found."""
+        columns = (self.values(name) for name in ("initial_space_group_number", "space_group_number"))
+        given, relaxed = ([int(v) if v > 0 else 1 for v in column] for column in columns)
+        return given, relaxed
+
     def trusted_distances(self) -> Float64[np.ndarray, " rows"]:
         """Judged energies above hull in eV/atom; NaN where there is none or it is doubtful."""
         return np.where(self.doubtful(), np.nan, self.values("energy_above_hull"))
