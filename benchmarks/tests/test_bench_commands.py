@@ -51,7 +51,7 @@ def test_published_network(here):
     rows, draws = results["rows"], results["draws"]
     assert [d["precision"] for d in draws] == list(dict.fromkeys(r["precision"] for r in rows))
     assert all(d["evaluations"] == 100 and d["seconds"] > 0 and d["peak_mib"] > 100 for d in draws)
-    assert all(d["valid"] <= d["crystals"] == 2 for d in draws)
+    assert all(d["valid"] <= d["crystals"] == 2 and d["edges"] > 2 for d in draws)
     assert [row["crystals"] for row in rows if row["precision"] == "float32"] == [1, 2]
     assert all(row["seconds"] > 0 and row["gflop"] > 0 for row in rows)
     assert rows[0]["triplets"] > rows[0]["edges"] > 100

@@ -223,8 +223,9 @@ def _table(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[str, Any]]
         "off",
     ]
     drawn = [
-        f"{d['crystals']} crystals of {d['num_atoms']} atoms by {d['evaluations']} evaluations in {d['precision']} "
-        f"took {d['seconds']:.0f} s from noise to the end and {d['peak_mib'] / 1024:.2f} GiB of memory at most"
+        f"{d['crystals']} crystals of {d['num_atoms']} atoms by {d['evaluations']} evaluations in {d['precision']}, "
+        f"of {d['edges']:,.0f} edges in the mean, took {d['seconds']:.0f} s from noise to the end and "
+        f"{d['peak_mib'] / 1024:.2f} GiB of memory at most ({d['valid']} valid)"
         for d in draws
     ]
     return (
@@ -234,8 +235,8 @@ def _table(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[str, Any]]
         f"{PUBLISHED_PRODUCTS:.0f} GFLOP/s; of equal machines: scaled by the speed of these products in float32 "
         f"on both. MiB: most that the process has grown so far, {PUBLISHED_MEMORY} for 16 crystals of the published "
         "code. Off: largest difference from float32, over the largest entry.\n\n"
-        f"{'; '.join(drawn)}. Each draw had a process of its own; weights are random, so that cells grow and have "
-        "fewer edges than in the table.\n"
+        f"{'; '.join(drawn)}. Each draw had a process of its own; the weights are random, so that the crystals mean "
+        "nothing.\n"
     )
 
 

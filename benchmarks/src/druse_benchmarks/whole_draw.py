@@ -5,18 +5,17 @@ import resource
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from druse_crystal import CrystalBatch
 from druse_crystal.alex_mp_20 import ELEMENTS, NUM_ATOMS
 from druse_generate.config import SAMPLERS, GenerateConfig, SamplerConfig
 from druse_generate.generating import generate
 from druse_generate.planning import check
 from druse_scores import Checkpoint, GemNet, GemNetConfig
-
-HUNDRED = replace(SAMPLERS["predictor"], steps=100)
-"""The fast grid without a corrector, which random weights would blow up."""
+from druse_scores.gemnet.graph import CrystalGraph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +35,13 @@ class WholeDraw:
     network: GemNetConfig
     crystals: int = 16
     num_atoms: int = 10
-    sampler: SamplerConfig = HUNDRED
+    sampler: SamplerConfig = SAMPLERS["quick"]
     mixed_precision: bool = False
     threads: int = 2
     seed: int = 0
 
     def measure(self) -> dict[str, Any]:
-        """Seconds from noise to crystals, crystals that came of it, and MiB that their process held at most.
+        """Seconds from noise to crystals, edges of an evaluation, valid crystals, and MiB held at most.
 
         To be called before this process has grown: on Linux a new process inherits the mark of its parent.
         """
@@ -56,10 +55,23 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_in_a_unit / 2**20
 
 
+class _Counted(GemNet):
+    """Remembers how many edges each evaluation had."""
+
+    def __init__(self, config: GemNetConfig):
+        super().__init__(config)
+        self.edges: list[int] = []
+
+    def graph(self, noisy: CrystalBatch) -> CrystalGraph:
+        found = super().graph(noisy)
+        self.edges.append(len(found))
+        return found
+
+
 def _draw(asked: WholeDraw) -> dict[str, Any]:
     torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
-    network = GemNet(asked.network).eval()
+    network = _Counted(asked.network).eval()
     checkpoint = Checkpoint(network=network, num_atoms=dict(NUM_ATOMS), elements=ELEMENTS)
     config = GenerateConfig(
         num=asked.crystals,
@@ -78,6 +90,7 @@ def _draw(asked: WholeDraw) -> dict[str, Any]:
         "sampler": asdict(asked.sampler),
         "evaluations": asked.sampler.evaluations,
         "seconds": time.perf_counter() - start,
+        "edges": sum(network.edges) / len(network.edges),
         "valid": sum(draw.crystal is not None for draw in draws),
         "peak_mib": peak_memory(),
     }

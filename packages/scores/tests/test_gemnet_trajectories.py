@@ -23,7 +23,7 @@ RUNS = {
 }
 FORBIDDEN = -1e10  # what the published code adds to the logits of elements that are not allowed
 GUIDANCE = 2.0
-KINDS = ["guided", pytest.param("uncond", marks=pytest.mark.slow)]  # with guidance the network is asked without as well
+KINDS = ["guided", "uncond"]
 
 
 @pytest.fixture(scope="module")
