@@ -10,7 +10,7 @@ from druse_crystal.manifest import Manifest
 from druse_evaluate import judging
 from druse_evaluate.config import EvaluationConfig
 from druse_evaluation.testing import AnsweringRelaxer, lost, relaxed, salt, simple_cubic_salt, small_reference
-from druse_generate import planning
+from druse_generate import checking
 from druse_generate.config import SAMPLERS, GenerateConfig, SamplerConfig
 
 AS_DRAWN = [relaxed(salt(5.7), -1.7), relaxed(simple_cubic_salt(3.6), -1.5), lost("overlap", "two atoms are too close")]
@@ -134,7 +134,7 @@ def test_samplers_judged_by_other_weights_stay_out(tmp_path, tiny_model, calls, 
 
 
 def test_what_cannot_be_drawn_is_refused_before_anything_is(tmp_path, tiny_model, calls, monkeypatch):
-    monkeypatch.setattr(planning, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(checking, "has_bfloat16", lambda device: False)
     with pytest.raises(ValueError, match="mixed precision"):
         run(tmp_path, tiny_model, "fast:4+1,fast:4+1/bfloat16", relax=False)
     assert not (tmp_path / "work" / "draws.jsonl").exists()

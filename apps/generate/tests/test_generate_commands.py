@@ -13,11 +13,11 @@ from druse_crystal.io import read_crystals
 from druse_crystal.settings import read_settings
 from druse_diffusion import AbsorbingD3PM, CrystalProcess, LatticeVP, WrappedVE, uniform_times
 from druse_diffusion.published import published_process
-from druse_generate import options, planning
+from druse_generate import checking, options
+from druse_generate.checking import check
 from druse_generate.cli import app
 from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 
@@ -137,11 +137,11 @@ def test_mixed_precision_is_for_hardware_that_has_it(model, monkeypatch):
         drawn = [draw for batch in generate(check(checkpoint, config), [0, 1]) for draw in batch]
         return np.stack([draw.crystal.lattice for draw in drawn if draw.crystal is not None])
 
-    monkeypatch.setattr(planning, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(checking, "has_bfloat16", lambda device: False)
     with pytest.raises(ValueError, match="no instructions for products of bfloat16"):
         check(checkpoint, mixed)
     full = lattices(config)
-    monkeypatch.setattr(planning, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(checking, "has_bfloat16", lambda device: True)
     less = lattices(mixed)
     assert checkpoint.network.mixed_precision
     assert not np.array_equal(less, full)

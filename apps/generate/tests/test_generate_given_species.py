@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from druse_crystal.io import read_crystals
+from druse_generate.checking import check
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, SamplerConfig, with_options
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 

@@ -10,11 +10,11 @@ from druse_crystal import Crystal, CrystalBatch
 from druse_crystal.dataset import load_embedded
 from druse_crystal.io import read_crystals, write_cif
 from druse_crystal.symmetry import spglib_dataset
+from druse_generate.checking import check
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, PropertyRequest, SamplerConfig, SymmetryRequest
 from druse_generate.contradictions import sizes_for
 from druse_generate.generating import Draw, generate
-from druse_generate.planning import check
 from druse_generate.property_request import choose_adapters
 from druse_generate.target_report import targets_met
 from druse_guidance import AdaptedNetwork, Adapter, Property, load_adapter, parse_target, save_adapter

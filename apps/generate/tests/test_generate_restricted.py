@@ -9,11 +9,11 @@ import pytest
 from druse_crystal.neighbors import min_distance
 from druse_crystal.settings import read_settings
 from druse_crystal.symmetry import space_group
+from druse_generate.checking import check
 from druse_generate.cli import app
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import MODEL, SAMPLERS, GenerateConfig, SamplerConfig, SymmetryRequest, with_options
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner
 

@@ -11,11 +11,11 @@ from druse_crystal import Crystal
 from druse_crystal.convert import to_ase
 from druse_crystal.io import read_crystals, write_cif, write_extxyz
 from druse_crystal.symmetry import space_group
+from druse_generate.checking import check
 from druse_generate.cli import app
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import GenerateConfig, SamplerConfig, SymmetryRequest
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_generate.seed_request import SeedRequest
 from druse_scores import load_checkpoint
 from typer.testing import CliRunner

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from druse_crystal import Crystal
+from druse_generate.checking import check
 from druse_generate.cli import app
 from druse_generate.config import GenerateConfig, SamplerConfig, SteeringRequest
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_generate.steering_request import function_of
 from druse_guidance import Pull
 from druse_scores import load_checkpoint

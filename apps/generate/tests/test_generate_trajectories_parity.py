@@ -9,8 +9,8 @@ from druse_crystal import CrystalBatch
 from druse_crystal.alex_mp_20 import ELEMENTS, NUM_ATOMS
 from druse_diffusion import uniform_times
 from druse_diffusion.testing import RecordedNoise
+from druse_generate.checking import check
 from druse_generate.config import GenerateConfig, with_options
-from druse_generate.planning import check
 from druse_guidance.targets import conditions_of
 from druse_scores import Checkpoint
 from druse_scores.gemnet.published import network_of

@@ -13,11 +13,11 @@ from druse_crystal.neighbors import min_distance
 from druse_crystal.site_symmetry import find_site_symmetry
 from druse_crystal.symmetry import contains_group, space_group, standardize
 from druse_generate import random_sites as random_sites_module
+from druse_generate.checking import check
 from druse_generate.cli import app
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import GenerateConfig, SamplerConfig, SymmetryRequest
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_generate.random_sites import orbit_sizes, random_sites
 from druse_generate.site_choice import embedded_sites
 from druse_generate.wyckoff_sites import HigherSymmetryError, chosen_positions, occupy, positions_of

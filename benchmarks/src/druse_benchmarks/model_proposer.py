@@ -10,10 +10,11 @@ from druse_baselines.proposer import element_counts
 from druse_crystal import Crystal
 from druse_crystal.journal import Journal, crystal_as_json, crystal_from_json
 from druse_crystal.manifest import file_hash
+from druse_generate.checking import check
 from druse_generate.composition_request import CompositionRequest
 from druse_generate.config import MODEL, GenerateConfig, SamplerConfig
 from druse_generate.generating import generate
-from druse_generate.planning import Wishes, check
+from druse_generate.planning import Wishes
 from druse_scores import load_checkpoint
 from pymatgen.core import Element
 

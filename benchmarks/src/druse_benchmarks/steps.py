@@ -21,9 +21,9 @@ from druse_evaluate.store import RelaxationStore
 from druse_evaluation.assessment import assess
 from druse_evaluation.metrics import METRICS, measure
 from druse_evaluation.table import Assessment
+from druse_generate.checking import check
 from druse_generate.config import SAMPLERS, GenerateConfig, SamplerConfig
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_scores import Checkpoint, load_checkpoint
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from druse_crystal import CrystalBatch
 from druse_crystal.alex_mp_20 import ELEMENTS, NUM_ATOMS
+from druse_generate.checking import check
 from druse_generate.config import SAMPLERS, GenerateConfig, SamplerConfig
 from druse_generate.generating import generate
-from druse_generate.planning import check
 from druse_scores import Checkpoint, GemNet, GemNetConfig
 from druse_scores.gemnet.graph import CrystalGraph
 

@@ -65,7 +65,7 @@ def generate(
     the batch; with the published sampler also on the others of its batch (``SamplerConfig.by_batch``).
 
     Args:
-        wishes: what to draw, and the model that draws it (``planning.check``).
+        wishes: what to draw, and the model that draws it (``checking.check``).
         indices: numbers of the crystals in the run, each once; all that belong to it, where crystals depend on their
             batch.
         finished: of these the crystals that are there already; batches in which all are are not drawn.

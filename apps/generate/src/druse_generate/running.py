@@ -16,9 +16,9 @@ from druse_crystal.manifest import Manifest, file_hash
 from druse_guidance import Reward
 from druse_scores import load_checkpoint
 
+from druse_generate.checking import check
 from druse_generate.config import GenerateConfig
 from druse_generate.generating import Draw, generate
-from druse_generate.planning import check
 from druse_generate.property_request import choose_adapters
 from druse_generate.steering_report import missing_rewards, steering_report
 from druse_generate.target_report import targets_met
