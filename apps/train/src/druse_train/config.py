@@ -67,6 +67,8 @@ class RunConfig:
         weights: of the three losses.
         times: at which noise levels to train; validation always covers all evenly, so that losses of training and of
             validation are not on one scale.
+        symmetric: share of the crystals whose noise keeps their space group and Wyckoff positions, as it does where a
+            symmetry is asked for; 0 is MatterGen's choice.
         optimizer: how to learn.
         max_hours: stop after so many hours of training, counted over all resumed runs; None: no limit.
         max_steps: stop after so many steps; None: no limit.
@@ -83,6 +85,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     weights: LossWeights = field(default_factory=lambda: LossWeights(lattice=2.0, frac_coords=0.1, species=2.0))
     times: TimeDistribution = field(default_factory=lambda: TimeDistribution(focus=0.4))
+    symmetric: float = 0.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     max_hours: float | None = None
     max_steps: int | None = None
@@ -112,6 +115,8 @@ class RunConfig:
                 raise ValueError(f"{name} is {value}, it must be positive")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}, it must lie between 0 and 2**32 - 1")
+        if not 0 <= self.symmetric <= 1:
+            raise ValueError(f"symmetric is {self.symmetric}, it must lie between 0 and 1")
         if not 0 <= self.optimizer.ema_decay < 1:
             raise ValueError(f"optimizer.ema_decay is {self.optimizer.ema_decay}, it must be at least 0 and below 1")
 

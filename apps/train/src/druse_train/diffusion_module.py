@@ -8,7 +8,7 @@ import lightning
 import torch
 from druse_crystal import CrystalBatch
 from druse_diffusion import Conditions, CrystalProcess, Fixed, RandomStreams, training_loss
-from druse_guidance import AdaptedNetwork
+from druse_guidance import AdaptedNetwork, SymmetricProcess
 from druse_scores import PairNetwork, has_bfloat16
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from druse_train.batches import BatchStream, Place
 from druse_train.config import FinetuneConfig, OptimizerConfig, RunConfig
 from druse_train.property_labels import PropertyLabels
 from druse_train.state import Progress
+from druse_train.symmetric_noise import SymmetricNoise
 
 FIELDS = ("lattice", "frac_coords", "species")
 VALIDATION_SEED = 2**32 - 1
@@ -66,6 +67,7 @@ class DiffusionModule(lightning.LightningModule):
         self.train_data, self.validation_data = train, validation
         self.mean_batch = make_stream(config, train).mean_size()
         self.process = CrystalProcess(species=Fixed()) if given_species else CrystalProcess()
+        self.symmetric = SymmetricNoise(self.process, train) if config.symmetric else None
         self.network, self.labels = network, labels
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.hours = 0.0
@@ -102,10 +104,18 @@ class DiffusionModule(lightning.LightningModule):
             weights=self.config.weights,
             times=self.config.times,
             generator=streams,
+            noise=self.noise(index, streams),
         )
         self.recent.append(torch.stack([getattr(losses, name).detach().mean() for name in FIELDS]))
         self.under_way = (place, seen)
         return losses.total.sum() / self.mean_batch
+
+    def noise(self, index: Tensor, streams: RandomStreams) -> SymmetricProcess | None:
+        """What noises a batch so that some of its crystals keep their symmetry; None where none of the recipe do."""
+        if self.symmetric is None:
+            return None
+        keeps = streams.crystal_uniform(1).squeeze(-1) < self.config.symmetric
+        return self.symmetric.of(index, keeps, device=self.device)
 
     def told(self, index: Tensor, streams: RandomStreams) -> Conditions | None:
         """What the network is told about crystals in training: some of their labels."""

@@ -46,6 +46,19 @@ class SiteSymmetry:
         return tuple(np.unique(self.orbit, return_counts=True)[1].tolist())
 
 
+def without_symmetry(num_atoms: int) -> SiteSymmetry:
+    """The sites of a crystal in P1: each atom is an orbit of its own, at the origin and free to go anywhere."""
+    unit = np.tile(np.eye(3), (num_atoms, 1, 1))
+    return SiteSymmetry(
+        space_group=1,
+        origin=np.zeros((num_atoms, 3)),
+        orbit=np.arange(num_atoms),
+        operations=unit,
+        free=unit,
+        rotations=np.eye(3)[None],
+    )
+
+
 def find_site_symmetry(
     crystal: Crystal, *, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE
 ) -> SiteSymmetry | None:

@@ -7,7 +7,7 @@ from druse_crystal import CrystalBatch
 from jaxtyping import Float
 from torch import Tensor
 
-from druse_diffusion.process import CrystalProcess
+from druse_diffusion.process import CrystalProcess, ReverseProcess
 from druse_diffusion.random import RandomStreams
 from druse_diffusion.score import Conditions, ScoreModel
 
@@ -72,6 +72,7 @@ def training_loss(
     times: TimeDistribution = TimeDistribution(),
     generator: RandomStreams,
     t: Float[Tensor, " b"] | None = None,
+    noise: ReverseProcess | None = None,
 ) -> FieldLosses:
     """Losses of one batch at times drawn from a distribution, or at the given ones.
 
@@ -84,11 +85,12 @@ def training_loss(
         times: what to draw from.
         generator: one random stream for each crystal.
         t: (b,) times; drawn when None.
+        noise: what noises the crystals in place of the forward process, such as one that keeps their symmetry.
     """
     if t is None:
         t = times.times(generator.crystal_uniform(1).squeeze(-1).to(clean.lattice.dtype))
     with torch.no_grad():
-        noisy = process.corrupt(clean, t, generator=generator)
+        noisy = (noise or process).corrupt(clean, t, generator=generator)
     prediction = model(noisy, t, conditions)
     n = clean.num_atoms
     lattice = process.lattice.loss(prediction.lattice, clean.lattice, noisy.lattice, t, n)
