@@ -3,11 +3,16 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from druse_crystal.io import read_crystals
+from druse_generate.checking import check
 from druse_generate.cli import app
+from druse_generate.config import SAMPLERS, GenerateConfig
+from druse_generate.property_request import PropertyRequest
+from druse_scores import load_checkpoint
 from druse_scores.gemnet import GemNet, GemNetConfig, KnownProperty
 from druse_scores.gemnet.lightning_file import PUBLISHED
 from druse_scores.gemnet.published import PREFIX, published_shapes
@@ -40,6 +45,7 @@ def model(tmp_path_factory):
     torch.save({"state_dict": {PREFIX + n: v for n, v in tensors.items()}}, folder / "run" / "last.ckpt")
     result = run("import-checkpoint", folder / "run", "--out", folder / "druse", "--json")
     assert result.exit_code == 0, result.output
+    assert "there were no settings in the file" in " ".join(result.stderr.split())
     assert json.loads(result.stdout)["parameters"] == sum(p.numel() for p in network.parameters())
     return folder / "druse"
 
@@ -169,6 +175,37 @@ def test_elements_that_are_assumed_are_said_to_be(model, tmp_path):
     words = " ".join(result.stderr.split())
     assert "those of Alex-MP-20 are assumed, and U is not one" in words
     assert "--data" in words
+
+
+def test_sizes_that_are_assumed_are_said_to_be_and_can_be_exceeded(model, tmp_path):
+    common = ["generate", "--model", model, "--num", 1, "--steps", 2, "--formula", "Li10GeP2S12"]
+    result = run(*common, "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    words = " ".join(result.stderr.split())
+    assert "cells of 1 to 20 atoms cannot hold Li10GeP2S12" in words
+    assert "those of Alex-MP-20 are assumed: ask for others by --num-atoms" in words
+    result = run(*common, "--num-atoms", 25, "--quiet", "--out", tmp_path / "y")
+    assert "cells of 25 atoms were asked for" in " ".join(result.stderr.split())
+    lines = (tmp_path / "y" / "generated.jsonl").read_text().splitlines()
+    crystal = json.loads(lines[1])["crystal"]
+    assert crystal is None or len(crystal["atomic_numbers"]) == 25
+
+
+def test_sizes_of_a_space_group_that_was_learnt_are_those_of_training_with_the_published_sampler(model):
+    asked = GenerateConfig(properties=PropertyRequest(targets=("space_group=225",)))
+    checkpoint = load_checkpoint(model)
+    ours = check(checkpoint, asked)
+    theirs = check(checkpoint, replace(asked, sampler=SAMPLERS["published"]))
+    assert theirs.weights == tuple(float(checkpoint.num_atoms[size]) for size in theirs.sizes)
+    assert ours.weights != theirs.weights
+
+
+def test_lattices_start_at_the_density_that_the_model_was_trained_with(model):
+    checkpoint = replace(load_checkpoint(model), density=0.03)
+    for sampler in ("fast", "published"):
+        wishes = check(checkpoint, GenerateConfig(sampler=SAMPLERS[sampler]))
+        assert wishes.process == SAMPLERS[sampler].process(density=0.03)
+        assert wishes.process != SAMPLERS[sampler].process()
 
 
 def test_a_published_folder_has_to_be_imported(model, tmp_path):

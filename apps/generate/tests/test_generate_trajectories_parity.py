@@ -42,7 +42,7 @@ def test_parity_of_steps_with_properties_asked_for(recorded, run, capsys):
     wishes = check(checkpoint, with_options(GenerateConfig(), sampler="published", targets=asked, guidance=2.0))
     plans = wishes.plans(range(3))
     told = conditions_of(wishes.targets, [plan.asked for plan in plans])
-    process, times = wishes.config.sampler.process, uniform_times(1000)
+    process, times = wishes.process, uniform_times(1000)
     drawn = [tensors[key] for key in sorted(tensors) if key.startswith(f"{where}/noise/")]
     noise = RecordedNoise(drawn, 3, steps=len(steps), from_prior=False)
 

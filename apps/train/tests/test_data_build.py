@@ -227,7 +227,8 @@ def test_conditions_that_make_no_sense(text):
         Condition.parse(text)
 
 
-def test_the_limits_of_the_published_dataset(tmp_path):
+@pytest.mark.parametrize("column", ["energy_above_hull", "e_above_hull"])
+def test_the_limits_of_the_published_dataset(tmp_path, column):
     """Of five structures one is too large, one too far above the hull, one not known to be near, one radioactive."""
 
     def cube(*numbers):
@@ -238,7 +239,7 @@ def test_the_limits_of_the_published_dataset(tmp_path):
     rows = [(cube(26), 0.0999), (cube(43), 0.0), (large, 0.0), (cube(27), 0.1), (cube(28), "")]
     with (tmp_path / "all.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["material_id", "cif", "energy_above_hull"])
+        writer.writerow(["material_id", "cif", column])
         writer.writerows([f"x{i}", cif_text(crystal, symprec=None), value] for i, (crystal, value) in enumerate(rows))
     arguments = ["build", "--from", tmp_path / "all.csv", "--out", tmp_path / "a.parquet", "--limits", "alex-mp-20"]
     result = runner.invoke(data_app, [str(x) for x in [*arguments, "--max-atoms", 99, "--workers", 1]])

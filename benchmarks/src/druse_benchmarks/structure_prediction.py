@@ -157,7 +157,7 @@ def _draw(
             lattice=torch.eye(3).expand(len(batch), 3, 3), frac_coords=torch.zeros(sum(c.num_atoms for c in batch), 3)
         )
         found = sample(
-            process_of(way, config.sampler.process, batch),
+            process_of(way, config.sampler.process(), batch),
             model,
             template,
             times=config.sampler.times,

@@ -451,6 +451,13 @@ def test_json_of_pymatgen_in_every_wrapping(tmp_path):
     assert [r.source for r in found["named"]] == ["named.json#a", "named.json#b"]
 
 
+def test_columns_of_a_csv_in_capitals(tmp_path):
+    text = cif_text(SALT).replace('"', '""')
+    (tmp_path / "t.csv").write_text(f'Material_ID,CIF,Band_Gap\n0042,"{text}",5.0\n')
+    (one,) = read_crystals(tmp_path / "t.csv")
+    assert one.info == {"material_id": "0042", "Band_Gap": 5.0, "id": "0042"}
+
+
 def test_csv_with_a_cif_column(tmp_path):
     text = cif_text(SALT).replace('"', '""')
     (tmp_path / "t.csv").write_text(f'material_id,cif,band_gap\nmp-1,"{text}",5.0\nmp-2,"{text[:300]}",\n')

@@ -92,6 +92,7 @@ def test_foreign_config_is_refused(folder, text):
         ({"elements": [200]}, "elements holds 200"),
         ({"elements": "Fe"}, "elements is 'Fe'"),
         ({"num_atoms": {}}, "num_atoms is"),
+        ({"density": "dense"}, "density is 'dense'"),
         ({"num_atoms": {0: 5}}, "num_atoms has the entry 0: 5"),
         ({"num_atoms": {5: 0}}, "num_atoms has the entry 5: 0"),
         ({"num_atoms": {2.5: 3}}, "num_atoms has the entry 2.5: 3"),

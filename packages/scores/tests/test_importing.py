@@ -1,7 +1,6 @@
 """Published checkpoints from disk and from the hub: read without running anything, written as checkpoints of Druse."""
 
 import argparse
-import json
 import os
 import pickle
 from itertools import pairwise
@@ -18,7 +17,7 @@ from druse_scores import import_checkpoint, load_checkpoint, save_checkpoint, we
 from druse_scores.gemnet import GemNet, GemNetConfig, KnownProperty
 from druse_scores.gemnet.lightning_file import PUBLISHED
 from druse_scores.gemnet.published import PREFIX, published_shapes
-from druse_scores.gemnet.run_settings import ForeignSettings, run_settings
+from druse_scores.importing import ASSUMED_SETTINGS
 
 KNOWN = (
     KnownProperty(name="ml_bulk_modulus", kind="log_scalar", mean=1.75, std=0.25),
@@ -39,86 +38,6 @@ GRAPH = {
 def settings(**changes):
     model = {"_target_": "mattergen.adapter.GemNetTAdapter", "hidden_dim": 16, "gemnet": GRAPH | changes}
     return {"lightning_module": {"diffusion_module": {"model": model}}, "trainer": {"max_epochs": 3}}
-
-
-def published_settings():
-    """Network, noise and loss as in the settings of the published models."""
-    folded = """
-    lightning_module:
-      diffusion_module:
-        corruption:
-          _target_: mattergen.diffusion.corruption.multi_corruption.MultiCorruption
-          discrete_corruptions:
-            atomic_numbers:
-              _target_: mattergen.diffusion.corruption.d3pm_corruption.D3PMCorruption
-              offset: 1
-              d3pm:
-                _target_: mattergen.diffusion.d3pm.d3pm.MaskDiffusion
-                dim: 101
-                schedule: {_target_: a.create_discrete_diffusion_schedule, kind: standard, num_steps: 1000}
-          sdes:
-            cell:
-              _target_: mattergen.common.diffusion.corruption.LatticeVPSDE.from_vpsde_config
-              vpsde_config:
-                {beta_max: 20, beta_min: 0.1, limit_density: 0.05771451654022283, limit_var_scaling_constant: 0.25}
-            pos:
-              _target_: mattergen.common.diffusion.corruption.NumAtomsVarianceAdjustedWrappedVESDE
-              limit_info_key: num_atoms
-              sigma_max: 5.0
-              wrapping_boundary: 1.0
-        loss_fn:
-          _target_: mattergen.common.loss.MaterialsLoss
-          d3pm_hybrid_lambda: 0.01
-          include_atomic_numbers: true
-          weights: {atomic_numbers: 1.0, cell: 1.0, pos: 0.1}
-        model:
-          _target_: mattergen.adapter.GemNetTAdapter
-          atom_type_diffusion: mask
-          denoise_atom_types: true
-          gemnet:
-            _target_: mattergen.common.gemnet.gemnet_ctrl.GemNetTCtrl
-            atom_embedding: {_target_: a.AtomEmbedding, emb_size: 512, with_mask_type: true}
-            condition_on_adapt: [ml_bulk_modulus, chemical_system]
-            cutoff: 7.0
-            emb_size_atom: 512
-            emb_size_edge: 512
-            latent_dim: 512
-            max_cell_images_per_dim: 5
-            max_neighbors: 50
-            num_blocks: 4
-            num_targets: 1
-            otf_graph: true
-            regress_stress: true
-          hidden_dim: 512
-          property_embeddings: {}
-          property_embeddings_adapt:
-            ml_bulk_modulus:
-              _target_: mattergen.property_embeddings.PropertyEmbedding
-              conditional_embedding_module: {_target_: a.NoiseLevelEncoding, d_model: 512}
-              name: ml_bulk_modulus
-              scaler: {_target_: mattergen.common.utils.data_utils.StandardScalerTorch, log10_transform: true}
-              unconditional_embedding_module: {_target_: mattergen.property_embeddings.EmbeddingVector, hidden_dim: 512}
-            chemical_system:
-              _target_: mattergen.property_embeddings.PropertyEmbedding
-              conditional_embedding_module: {_target_: a.ChemicalSystemMultiHotEmbedding, hidden_dim: 512}
-              name: chemical_system
-              scaler: {_target_: torch.nn.Identity}
-              unconditional_embedding_module: {_target_: mattergen.property_embeddings.EmbeddingVector, hidden_dim: 512}
-    """
-    return yaml.safe_load(folded)
-
-
-def changed(where, value=None):
-    """The published settings with one of them changed, or without it."""
-    told = published_settings()
-    *sections, last = where.split(".")
-    section = told["lightning_module"]["diffusion_module"]
-    for name in sections:
-        section = section.setdefault(name, {})
-    section.pop(last, None)
-    if value is not None:
-        section[last] = value
-    return told
 
 
 @pytest.fixture
@@ -173,86 +92,6 @@ def crystals():
     )
 
 
-def test_the_published_settings_of_structure_prediction_give_the_species(tmp_path):
-    """They keep ``denoise_atom_types``, have no noise of species and leave these out of the loss."""
-    shapes = json.loads((Path(__file__).parent / "data" / "published_key_shapes.json").read_text())["mattergen_base"]
-    assert len(shapes) == 281
-    tensors = {name: torch.ones(()).expand(shape) for name, shape in shapes.items()}
-    torch.save({"state_dict": tensors}, tmp_path / "last.ckpt")
-    told = published_settings()
-    module = told["lightning_module"]["diffusion_module"]
-    module["model"]["property_embeddings_adapt"] = {}
-    del module["corruption"]["discrete_corruptions"]
-    module["loss_fn"] |= {"include_atomic_numbers": False, "weights": {"cell": 1.0, "pos": 0.1}}
-    assert module["model"]["denoise_atom_types"]
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(told))
-    checkpoint = import_checkpoint(str(tmp_path))
-    assert checkpoint.given_species
-    assert checkpoint.network.config == GemNetConfig()
-
-
-@pytest.mark.parametrize(
-    ("where", "value"),
-    [
-        ("corruption.discrete_corruptions", None),
-        ("corruption.discrete_corruptions", {}),
-        ("loss_fn.include_atomic_numbers", False),
-        ("model.denoise_atom_types", False),
-    ],
-)
-def test_any_sign_of_structure_prediction_is_enough(where, value):
-    assert not run_settings(published_settings(), Path("a.ckpt")).given_species
-    assert run_settings(changed(where, value), Path("a.ckpt")).given_species
-
-
-def test_logarithms_are_those_of_the_settings():
-    known = "model.property_embeddings_adapt.ml_bulk_modulus.scaler.log10_transform"
-    assert "ml_bulk_modulus" in run_settings(published_settings(), Path("a.ckpt")).logarithmic
-    assert "ml_bulk_modulus" not in run_settings(changed(known, False), Path("a.ckpt")).logarithmic
-    assert "ml_bulk_modulus" in run_settings(settings(), Path("a.ckpt")).logarithmic
-
-
-@pytest.mark.parametrize(
-    ("where", "value", "words"),
-    [
-        ("model.gemnet.attention_block", {"name": "transformer"}, "hold gemnet.attention_block, which Druse does not"),
-        ("model.gemnet.quadruplets", True, "hold gemnet.quadruplets"),
-        ("model.decoder", {"layers": 2}, "hold decoder"),
-        ("model.gemnet._target_", "mattergen.common.gemnet.GemNetQ", "ask for gemnet._target_ = 'mattergen.*GemNetQ'"),
-        ("model.gemnet.atom_embedding.with_mask_type", False, "with_mask_type = False, and Druse has True"),
-        ("model.gemnet.rbf", "gaussian", "'gaussian' for gemnet.rbf, which has to be a section"),
-        ("model.gemnet.envelope", {"name": "polynomial", "exponent": 6}, "ask for gemnet.envelope.exponent = 6"),
-        ("model.atom_type_diffusion", "uniform", "ask for atom_type_diffusion = 'uniform'"),
-        (
-            "model.property_embeddings_adapt.colour",
-            {"_target_": "mattergen.property_embeddings.PropertyEmbedding", "conditional_embedding_module": {}}
-            | {"conditional_embedding_module": {"_target_": "mine.WordEmbedding"}},
-            "ask for property_embeddings_adapt.colour.conditional_embedding_module._target_ = 'mine.WordEmbedding'",
-        ),
-        (
-            "model.property_embeddings_adapt.colour",
-            {"_target_": "mine.Embedding"},
-            "colour._target_ = 'mine.Embedding'",
-        ),
-        ("model.gemnet.cutoff", "${oc.env:X}", r"leave gemnet.cutoff to be filled in .*: write its value there"),
-        ("model.hidden_dim", "${oc.env:X}", "leave hidden_dim to be filled in"),
-        ("corruption.sdes.pos.sigma_max", 1, "ask for corruption.sdes.pos.sigma_max = 1, and Druse has 5.0"),
-        ("corruption.sdes.pos._target_", "mine.WrappedVESDE", "ask for corruption.sdes.pos._target_ = 'mine.Wr"),
-        ("corruption.sdes.cell.vpsde_config.limit_density", 0.1, "limit_density = 0.1, and Druse has 0.0577"),
-        ("corruption.sdes.cell.vpsde_config.beta_max", 10, "beta_max = 10, and Druse has 20.0"),
-        ("corruption.sdes.forces", {"sigma_max": 1}, "hold corruption.sdes.forces"),
-        ("corruption.discrete_corruptions.atomic_numbers.d3pm.schedule.num_steps", 100, "num_steps = 100, and .* 1000"),
-        ("corruption.discrete_corruptions.atomic_numbers.d3pm.schedule.kind", "cosine", "schedule.kind = 'cosine'"),
-        ("corruption.discrete_corruptions.atomic_numbers.d3pm.dim", 120, "dim = 120, and Druse has 101"),
-    ],
-)
-def test_another_network_or_noise_is_refused_by_name(where, value, words):
-    with pytest.raises(ForeignSettings, match=words) as refusal:
-        run_settings(changed(where, value), Path("a.ckpt"))
-    assert "\n" not in str(refusal.value)
-    assert "a.ckpt" in str(refusal.value)
-
-
 @pytest.mark.parametrize("part", [".", "checkpoints", "checkpoints/last.ckpt"])
 def test_a_folder_and_a_file_become_a_checkpoint_that_predicts_the_same(published, tmp_path, part):
     folder, network, _ = published
@@ -280,7 +119,7 @@ def test_without_settings_the_published_ones_are_taken_and_it_says_so(published,
     torch.save({"state_dict": content["state_dict"]}, tmp_path / "alone.ckpt")
     checkpoint = import_checkpoint(str(tmp_path / "alone.ckpt"))
     assert checkpoint.network.config.cutoff == 7.0
-    assert "none beside the file" in checkpoint.provenance["settings"]
+    assert checkpoint.provenance["settings"] == ASSUMED_SETTINGS
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
@@ -298,6 +137,22 @@ def test_best_is_the_lowest_loss_in_a_name(published):
         torch.save(content | {"epoch": epoch}, folder / "checkpoints" / f"epoch={epoch}-loss_val={loss}.ckpt")
     assert import_checkpoint(str(folder), which="best").provenance["epoch"] == 2
     assert import_checkpoint(str(folder)).provenance["epoch"] == 7
+
+
+def test_the_latest_of_several_last_files_is_taken(published):
+    folder, _, content = published
+    for version in (2, 10, 1):
+        torch.save(content | {"epoch": 100 + version}, folder / "checkpoints" / f"last-v{version}.ckpt")
+    assert import_checkpoint(str(folder)).provenance["epoch"] == 110
+
+
+def test_without_a_last_file_the_best_one_is_named_as_a_way_out(published):
+    folder, _, content = published
+    for loss in (0.5, 0.31):
+        torch.save(content, folder / "checkpoints" / f"epoch=1-loss_val={loss}.ckpt")
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(ValueError, match="--which best"):
+        import_checkpoint(str(folder))
 
 
 def test_what_trainers_leave_beside_the_weights_is_read(published):
@@ -329,7 +184,7 @@ def test_settings_of_something_else_do_not_hide_those_of_the_file(published):
     (folder / "config.yaml").write_text("editor: vim")
     assert import_checkpoint(str(folder)).network.config.cutoff == 6.5
     only_settings(folder, None, config="words")
-    assert "none beside the file" in import_checkpoint(str(folder)).provenance["settings"]
+    assert import_checkpoint(str(folder)).provenance["settings"] == ASSUMED_SETTINGS
 
 
 def test_many_settings_make_no_long_sentence(published):
@@ -350,6 +205,8 @@ def test_where_it_comes_from_and_what_is_assumed(published, tmp_path):
     assert facts["assumed"] == "sizes and elements"
     with pytest.raises(ValueError, match="data build --from"):
         import_checkpoint(str(folder), data=tmp_path)
+    with pytest.raises(ValueError, match=r"train.csv is no Parquet file.*data build --from"):
+        import_checkpoint(str(folder), data=tmp_path / "train.csv")
 
 
 class Bomb:
@@ -381,6 +238,10 @@ def test_a_file_that_wants_to_run_code_is_refused(published, tmp_path, monkeypat
         (lambda f: put(f, "fc_atom.bias", lambda value: value.to_sparse()), "no plain array"),
         (lambda f: (f / "config.yaml").write_text("when: 2024-13-45"), "is no YAML"),
         (lambda f: (f / "checkpoints/last.ckpt").write_text("weights"), "last.ckpt"),
+        (
+            lambda f: (f / "checkpoints/last.ckpt").write_text("version https://git-lfs.github.com/spec/v1\noid x\n"),
+            "git lfs pull",
+        ),
         (lambda f: (f / "checkpoints/last.ckpt").write_text("root:x:0:\ndaemon:x:1:\n"), "no Lightning file"),
         (lambda f: (f / "checkpoints/last.ckpt").write_bytes(b"\x80\x02\x8a\nl\xfc"), "no Lightning file"),
         (lambda f: (f / "config.yaml").write_text("a: [1"), "is no YAML"),

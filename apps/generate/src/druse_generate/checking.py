@@ -49,7 +49,8 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         )
     allowed, required = _elements(checkpoint, config, seed)
     unknown = {*allowed, *required} - {*checkpoint.elements}
-    if unknown and "assumed" in checkpoint.provenance:
+    assumed = "assumed" in checkpoint.provenance
+    if unknown and assumed:
         raise ValueError(
             "nobody said at its import which elements the model knows, those of Alex-MP-20 are assumed, and "
             f"{', '.join(map(_symbol, sorted(unknown)))} is not one: leave it out, or import the model with --data"
@@ -70,7 +71,16 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         known=checkpoint.elements,
         seed=seed,
     )
-    sizes = _sizes(checkpoint, config, seed, allowed)
+    known = _known_sizes(checkpoint, config, seed)
+    try:
+        sizes = _sizes(known, config, seed, allowed)
+    except ValueError as error:
+        if not assumed or config.num_atoms is not None:
+            raise
+        raise ValueError(
+            f"{error}; nobody said at its import which sizes the model knows, those of Alex-MP-20 are assumed: ask for "
+            "others by --num-atoms, or import the model with --data"
+        ) from error
     if seed is None:
         sizes = sizes_for(targets, sizes, holds=lambda orbits: _holds(config, orbits, allowed))
     if checkpoint.given_species:
@@ -78,7 +88,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
     weights = _weights(checkpoint, config, sizes, targets)
     weighed = dict(zip(sizes, weights, strict=True))
     fewest = max((len(target.elements) for target in targets), default=0)
-    sites, sites_warning = _sites(checkpoint, config, seed, weighed, allowed, fewest_orbits=fewest)
+    sites, sites_warning = _sites(known, config, seed, weighed, allowed, fewest_orbits=fewest)
     model: ScoreModel = checkpoint.network
     if targets and isinstance(checkpoint.network, PairNetwork):
         model = AdaptedNetwork(checkpoint.network, adapters).to(device).eval()
@@ -99,6 +109,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
                 *(target.warning for target in targets),
                 seed.warning if seed else "",
                 config.properties.warning,
+                _beyond_known(checkpoint, sizes),
                 *_without_effect(checkpoint, config, targets, allowed, seed),
             )
             if sentence
@@ -109,6 +120,7 @@ def check(checkpoint: Checkpoint, config: GenerateConfig, adapters: Sequence[Ada
         targets=targets,
         given_species=checkpoint.given_species,
         model=_restricted(model, allowed, required, known=checkpoint.elements),
+        process=config.sampler.process(density=checkpoint.density),
         device=device,
     )
 
@@ -175,10 +187,28 @@ def _symbol(z: int) -> str:
     return chemical_symbols[z] if z < len(chemical_symbols) else f"number {z}"
 
 
-def _sizes(
-    checkpoint: Checkpoint, config: GenerateConfig, seed: Seed | None, allowed: Sequence[int]
-) -> tuple[int, ...]:
-    known = sorted(checkpoint.num_atoms)
+def _known_sizes(checkpoint: Checkpoint, config: GenerateConfig, seed: Seed | None) -> list[int]:
+    """Numbers of atoms that the model draws, rising: where they are only assumed, also those that were asked for."""
+    known = {*checkpoint.num_atoms}
+    if "assumed" in checkpoint.provenance:
+        if config.num_atoms is not None:
+            known |= {*range(config.num_atoms[0], config.num_atoms[1] + 1)}
+        elif seed is not None:
+            known.add(seed.crystal.num_atoms)
+    return sorted(known)
+
+
+def _beyond_known(checkpoint: Checkpoint, sizes: Sequence[int]) -> str:
+    """A sentence on cells larger than those that the model is assumed to know; empty if there are none."""
+    if max(sizes) <= max(checkpoint.num_atoms):
+        return ""
+    return (
+        f"cells of {max(sizes)} atoms were asked for, and whether the model has learnt cells of more than "
+        f"{max(checkpoint.num_atoms)} atoms nobody said at its import"
+    )
+
+
+def _sizes(known: Sequence[int], config: GenerateConfig, seed: Seed | None, allowed: Sequence[int]) -> tuple[int, ...]:
     if seed is not None:
         sizes = config.composition.sizes(seed.sizes(config.num_atoms, known))
         kept = seed.kept_counts
@@ -211,9 +241,13 @@ def _sizes(
 def _weights(
     checkpoint: Checkpoint, config: GenerateConfig, sizes: Sequence[int], targets: Sequence[Target]
 ) -> tuple[float, ...]:
-    """How often each number of atoms comes: as in training, or as in known crystals of a space group asked for."""
+    """How often each number of atoms comes: as in training, or as in known crystals of a space group asked for.
+
+    The published sampler, which is a comparison, has them as in training.
+    """
     asked = [int(target.low) for target in targets if target.property.kind == "space_group"]
-    if asked and not config.symmetry.restricts and not config.seed_structure.restricts:
+    as_trained = config.sampler.grid == "published" or config.symmetry.restricts or config.seed_structure.restricts
+    if asked and not as_trained:
         counts = embedded_sites().sizes(asked[0])
         if any(counts[n] for n in sizes):
             return tuple(float(counts[n]) for n in sizes)
@@ -248,7 +282,7 @@ def _holds(config: GenerateConfig, orbit_sizes: Sequence[int], allowed: Sequence
 
 
 def _sites(
-    checkpoint: Checkpoint,
+    known: Sequence[int],
     config: GenerateConfig,
     seed: Seed | None,
     sizes: Mapping[int, float],
@@ -268,9 +302,7 @@ def _sites(
         return (), ""
     if seed is None:
         free = not fewest_orbits and all(bounds_of(config, n, allowed) is None for n in sizes)
-        return choose_sites(
-            config.symmetry, sizes, accept=None if free else holds, known=sorted(checkpoint.num_atoms), seed=config.seed
-        )
+        return choose_sites(config.symmetry, sizes, accept=None if free else holds, known=known, seed=config.seed)
     sites = find_site_symmetry(in_symmetric_form(seed.crystal))
     if sites is None or not holds(sites.orbit_sizes):
         raise ValueError("the sites of the structure to start from cannot be kept: leave out the symmetry")

@@ -80,12 +80,13 @@ def import_checkpoint(
     as_json: AsJson = False,
 ) -> None:
     """Turn a published MatterGen checkpoint into one of Druse: settings and safetensors, nothing that runs code."""
-    from druse_crystal.console import user_errors
+    from druse_crystal.console import Display, user_errors
 
     with user_errors("druse import-checkpoint", when_stopped="Nothing was written."):
         from druse_crystal.files import new_folder
         from druse_scores import import_checkpoint as read
         from druse_scores import save_checkpoint
+        from druse_scores.importing import ASSUMED_SETTINGS
 
         if which not in ("last", "best"):
             raise ValueError(f"--which is {which!r}, it must be last or best")
@@ -94,6 +95,13 @@ def import_checkpoint(
             save_checkpoint(checkpoint, temporary)
     facts = {"model": str(out), "parameters": sum(p.numel() for p in checkpoint.network.parameters())}
     facts |= checkpoint.provenance
+    if facts.get("settings") == ASSUMED_SETTINGS:
+        with Display(quiet=as_json) as display:
+            display.warn(
+                "there were no settings in the file or in a config.yaml beside it: cut-off, neighbours, noise and "
+                "whether species are drawn are taken from the published models; if it was trained otherwise, such as "
+                "for structure prediction, import it again with its config.yaml beside it"
+            )
     note = f" ({facts['note']})" if "note" in facts else ""
     text = f"{out}: {facts['parameters']:,} parameters, from {facts['from']}{note}"
     typer.echo(json.dumps(facts) if as_json else text)

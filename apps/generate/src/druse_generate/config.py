@@ -77,13 +77,16 @@ class SamplerConfig:
         """The grid, falling from 1 to 0."""
         return _GRIDS[self.grid](self.steps)
 
-    @property
-    def process(self) -> CrystalProcess:
-        """The process that is run backwards."""
+    def process(self, *, density: float = LatticeVP.density) -> CrystalProcess:
+        """The process that is run backwards.
+
+        Args:
+            density: see ``LatticeVP``; that with which the model was trained.
+        """
         if self.grid == "published":
-            return published_process(self.steps)
+            return published_process(self.steps, density=density)
         return CrystalProcess(
-            lattice=LatticeVP(temperature=self.lattice_temperature, cold_below=self.cold_below),
+            lattice=LatticeVP(temperature=self.lattice_temperature, cold_below=self.cold_below, density=density),
             frac_coords=WrappedVE(temperature=self.temperature, cold_below=self.cold_below),
             species=AbsorbingD3PM(temperature=self.species_temperature, remask=self.remask),
         )

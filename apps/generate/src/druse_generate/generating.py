@@ -88,10 +88,10 @@ def generate(
             if on_progress is not None:
                 on_progress(before + size * (step + 1) / (len(times) - 1))
 
-        process = restricted_process(config.sampler.process, batch, device=device)
+        process = restricted_process(wishes.process, batch, device=device)
         steered = None if reward is None else steered_process(process, config, reward)
-        late = wishes.model if reward is None else late_gradient(wishes.model, config, reward)
-        known = known_parts(late, config.sampler.process, batch, device=device)
+        late = wishes.model if reward is None else late_gradient(wishes, reward)
+        known = known_parts(late, wishes.process, batch, device=device)
         drawn = sample(
             process if steered is None else steered,
             late if known is None else known,
@@ -188,16 +188,17 @@ def steered_process(process: ReverseProcess, config: GenerateConfig, reward: Rew
     return SteeredProcess(process=process, reward=reward, particles=s.particles, strength=s.strength, times=s.times)
 
 
-def late_gradient(model: ScoreModel, config: GenerateConfig, reward: Reward) -> ScoreModel:
+def late_gradient(wishes: Wishes, reward: Reward) -> ScoreModel:
     """The model with the gradient of a reward in the last part of the way, if that was asked for."""
-    if not config.steering.gradient_below:
-        return model
+    steering = wishes.config.steering
+    if not steering.gradient_below:
+        return wishes.model
     return RewardGradient(
-        model=model,
-        process=config.sampler.process,
+        model=wishes.model,
+        process=wishes.process,
         gradient=getattr(reward, "gradient"),  # noqa: B009  a reward need not have one
-        strength=config.steering.strength,
-        below=config.steering.gradient_below,
+        strength=steering.strength,
+        below=steering.gradient_below,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from druse_crystal.site_symmetry import SiteSymmetry
-from druse_diffusion import RandomStreams, ScoreModel
+from druse_diffusion import CrystalProcess, RandomStreams, ScoreModel
 from druse_guidance import ElementCounts, Target
 from jaxtyping import Float64, Int64
 
@@ -58,7 +58,8 @@ class Wishes:
         given_species: whether the model is given the species and does not draw them.
         model: the network, led to the properties asked for, held to the elements allowed, led to those that have to
             occur.
-        device: where it is.
+        process: the process that is run backwards.
+        device: where the model is.
     """
 
     config: GenerateConfig
@@ -72,6 +73,7 @@ class Wishes:
     targets: tuple[Target, ...]
     given_species: bool
     model: ScoreModel
+    process: CrystalProcess
     device: torch.device
 
     def plans(self, indices: Sequence[int]) -> list[Plan]:

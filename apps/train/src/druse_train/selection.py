@@ -23,12 +23,14 @@ class Condition:
         sign: how it compares with the bound: ``<``, ``<=``, ``>``, ``>=`` or ``=``; empty: the column must be true.
         bound: in the unit of the column.
         option: that asks for it.
+        synonym: another name of the column, for data without the first; empty: there is none.
     """
 
     column: str
     sign: str = ""
     bound: float = 0.0
     option: str = "--where"
+    synonym: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
@@ -85,9 +87,10 @@ class Selection:
     def objection(self, result: ReadResult) -> str:
         """The option that speaks against a structure; empty if none does."""
         for condition in self.where:
-            known = result.crystal is not None or condition.column in result.info
-            if known and not condition.holds(result.info.get(condition.column)):
-                silent = "" if condition.column in result.info else f" (there is no {condition.column})"
+            names = [name for name in (condition.column, condition.synonym) if name in result.info]
+            known = result.crystal is not None or names
+            if known and not condition.holds(result.info[names[0]] if names else None):
+                silent = "" if names else f" (there is no {condition.column})"
                 return f"{condition.option} {condition.text}{silent}"
         if self.leave_out and str(result.info.get("id", result.source)) in self.leave_out:
             return "--leave-out"
@@ -107,10 +110,16 @@ class Selection:
 def within_alex_mp_20(selection: Selection) -> Selection:
     """The selection, and nothing that the dataset of the published models leaves out but for large cells.
 
-    The column ``energy_above_hull`` (eV/atom) must be there; the structures stay below
-    ``druse_crystal.alex_mp_20.MAX_ENERGY_ABOVE_HULL``.
+    The column ``energy_above_hull``, or ``e_above_hull`` as in MP-20 (eV/atom), must be there; the structures stay
+    below ``druse_crystal.alex_mp_20.MAX_ENERGY_ABOVE_HULL``.
     """
-    near = Condition("energy_above_hull", "<", alex_mp_20.MAX_ENERGY_ABOVE_HULL, option="--limits alex-mp-20,")
+    near = Condition(
+        "energy_above_hull",
+        "<",
+        alex_mp_20.MAX_ENERGY_ABOVE_HULL,
+        option="--limits alex-mp-20,",
+        synonym="e_above_hull",
+    )
     absent = frozenset(element.Z for element in Element) - frozenset(alex_mp_20.ELEMENTS)
     return replace(selection, where=(*selection.where, near), without=selection.without | absent)
 

@@ -303,7 +303,8 @@ def _is_structure(value: Any) -> bool:
 def _rows(lines: Iterable[str], source: str) -> Iterator[Document]:
     """The rows of a table with a column ``cif``; its other columns become info, numbers where they are numbers.
 
-    Lines are read as they are needed, since published tables have gigabytes. Names of structures stay as written.
+    Lines are read as they are needed, since published tables have gigabytes. Names of structures stay as written;
+    the columns ``cif`` and of names are found in capitals, too.
     """
     csv.field_size_limit(2**31 - 1)
     try:
@@ -314,12 +315,13 @@ def _rows(lines: Iterable[str], source: str) -> Iterator[Document]:
         twice = [name for name, count in Counter(table.fieldnames).items() if count > 1 and name]
         if twice:
             raise ValueError(f"it has the column {twice[0]!r} more than once: rename or remove one of them")
+        named = {name: column for column, name in columns.items() if column in _ID_COLUMNS}
         if "cif" not in columns:
             raise ValueError("it has no column 'cif': put the text of one CIF per row into a column of that name")
         for number, row in enumerate(table, 1):
             name = f"{source}#{number}"
             info = {
-                str(k): v if k in _ID_COLUMNS else _value(v)
+                named.get(k, str(k)): v if k in named else _value(v)
                 for k, v in row.items()
                 if k not in (None, "", columns["cif"]) and isinstance(v, str)
             }

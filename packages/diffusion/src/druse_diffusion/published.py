@@ -28,14 +28,15 @@ from druse_diffusion.species import NUM_CLASSES, AbsorbingD3PM
 _LONGEST_STEP = 1e6
 
 
-def published_process(num_steps: int = 1000) -> CrystalProcess:
+def published_process(num_steps: int = 1000, *, density: float = LatticeVP.density) -> CrystalProcess:
     """The published reverse process, for ``uniform_times(num_steps)`` and one corrector step (arXiv:2312.03687, A.6).
 
     Args:
         num_steps: of the grid, and so of the species' diffusion; the published code knows only 1,000.
+        density: see ``LatticeVP``.
     """
     return CrystalProcess(
-        lattice=PublishedLattice(corrector_interval=1 / num_steps),
+        lattice=PublishedLattice(corrector_interval=1 / num_steps, density=density),
         frac_coords=PublishedCoordinates(),
         species=PublishedSpecies(num_steps=num_steps),
     )

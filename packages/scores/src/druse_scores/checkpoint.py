@@ -4,6 +4,7 @@ Nothing is ever unpickled.
 """
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import yaml
 from druse_crystal.device import find_device
 from druse_crystal.files import replacing
-from druse_diffusion import NUM_ELEMENTS
+from druse_diffusion import NUM_ELEMENTS, LatticeVP
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -41,6 +42,7 @@ class Checkpoint:
         elements: atomic numbers that the training crystals were made of.
         given_species: whether it was trained to find structures of given species, which were never noised (crystal
             structure prediction); what it says about species means nothing.
+        density: atoms per Å³ of the lattices that its noise ends in, see ``LatticeVP``.
         provenance: code commit, data hash, steps, hours, losses, seed; free form.
     """
 
@@ -48,6 +50,7 @@ class Checkpoint:
     num_atoms: dict[int, int]
     elements: tuple[int, ...]
     given_species: bool = False
+    density: float = LatticeVP.density
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,6 +85,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, dtype: torch.
             "num_atoms": {int(n): int(count) for n, count in sorted(checkpoint.num_atoms.items())},
             "elements": [int(z) for z in checkpoint.elements],
             **({"given_species": True} if checkpoint.given_species else {}),
+            **({"density": checkpoint.density} if checkpoint.density != LatticeVP.density else {}),
             "provenance": checkpoint.provenance,
         },
         sort_keys=False,
@@ -145,6 +149,7 @@ def _described(path: Path) -> Checkpoint:
                 num_atoms=_checked_num_atoms(content["num_atoms"]),
                 elements=_checked_elements(content["elements"]),
                 given_species=content.get("given_species") is True,
+                density=_checked_density(content.get("density", LatticeVP.density)),
                 provenance=_checked_provenance(content.get("provenance")),
             )
     except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -191,6 +196,12 @@ def _checked_elements(elements: Any) -> tuple[int, ...]:
         if type(z) is not int or not 1 <= z <= NUM_ELEMENTS:
             raise ValueError(f"elements holds {z!r}, atomic numbers are whole and lie between 1 and {NUM_ELEMENTS}")
     return tuple(elements)
+
+
+def _checked_density(density: Any) -> float:
+    if not isinstance(density, float) or not 0 < density < math.inf:
+        raise ValueError(f"density is {density!r}, it must be a positive number")
+    return density
 
 
 def _checked_provenance(provenance: Any) -> dict[str, Any]:

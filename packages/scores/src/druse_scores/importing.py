@@ -22,6 +22,8 @@ from druse_scores.gemnet.lightning_file import (
 from druse_scores.gemnet.published import network_of
 from druse_scores.gemnet.run_settings import RunSettings
 
+ASSUMED_SETTINGS = "none in the file or beside it: those of the published models"
+"""What the provenance of an import says under ``settings`` where nothing told them."""
 _ANOTHER = "another file than the one that had this name on the hub in 2025"
 
 
@@ -59,6 +61,7 @@ def import_checkpoint(source: str, *, which: str = "last", data: Path | None = N
         num_atoms=num_atoms,
         elements=elements,
         given_species=settings.given_species,
+        density=settings.density,
         provenance={
             "imported": f"{source} of {HUB}" if named else Path(source).name,
             "from": where,
@@ -68,7 +71,7 @@ def import_checkpoint(source: str, *, which: str = "last", data: Path | None = N
             "sizes_and_elements": "those of Alex-MP-20" if data is None else f"those of {data.name}",
             **({"assumed": "sizes and elements"} if assumed else {}),
             **({} if file.epoch is None else {"epoch": file.epoch}),
-            **({"settings": "none beside the file: those of the published models"} if file.settings is None else {}),
+            **({"settings": ASSUMED_SETTINGS} if file.settings is None else {}),
         },
     )
 
@@ -79,10 +82,11 @@ def _prior(data: Path) -> tuple[dict[int, int], tuple[int, ...]]:
     Raises:
         ValueError: if it cannot be read, or has elements without a class.
     """
-    if data.is_dir() and not is_cache(data):
+    table = data.suffix.lower() in (".csv", ".zip", ".gz")
+    if table or (data.is_dir() and not is_cache(data)):
         raise ValueError(
-            f"{data} is no cache directory: give one, or the Parquet file that `druse-train data build --from {data}` "
-            "makes of tables"
+            f"{data} is no {'Parquet file' if table else 'cache directory'}: give one, or the Parquet file that "
+            f"`druse-train data build --from {data}` makes of tables"
         )
     dataset = read_cache(data) if data.is_dir() else CrystalDataset.read(data)
     if not len(dataset):

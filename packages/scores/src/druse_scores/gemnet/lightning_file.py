@@ -51,7 +51,9 @@ HARMLESS: tuple[Any, ...] = (
 )
 """Types that trainers leave beside the weights, as ``torch.serialization.safe_globals`` takes them."""
 
+_LAST = re.compile(r"last(?:-v(\d+))?")
 _CONFIG = "config.yaml"
+_POINTER = b"version https://git-lfs"
 _PATIENCE = 10.0  # seconds, for the hub to answer
 
 
@@ -82,7 +84,8 @@ def find_file(source: Path, *, which: str = "last") -> Path:
     Args:
         source: a file, or a folder with such files in it, in its ``checkpoints``, or in one folder anywhere below, as
             in the folder of a run.
-        which: in a folder ``last``: ``last.ckpt``, ``best``: the one with the lowest ``loss_val`` in its name.
+        which: in a folder ``last``: ``last.ckpt``, or the latest of ``last-v1.ckpt`` and so on, as Lightning names what
+            a resumed run ends with; ``best``: the one with the lowest ``loss_val`` in its name.
 
     Raises:
         LightningFileError: if there is none, or folders below hold those of several runs.
@@ -103,11 +106,14 @@ def find_file(source: Path, *, which: str = "last") -> Path:
     losses = {float(found[1]): file for file in files if (found := re.search(r"loss_val=(\d+\.?\d*)", file.name))}
     if which == "best" and losses:
         return losses[min(losses)]
-    named = [file for file in files if file.stem == "last"]
-    if which == "best" or not (named or len(files) == 1):
+    last = {int(found[1] or 0): file for file in files if (found := _LAST.fullmatch(file.stem))}
+    if which == "best" or not (last or len(files) == 1):
         what = "with loss_val= in its name" if which == "best" else "called last.ckpt"
-        raise LightningFileError(f"{source} holds {len(files)} .ckpt files and none {what}: give the path of one")
-    return (named or files)[0]
+        other = ", or take --which best" if which == "last" and losses else ""
+        raise LightningFileError(
+            f"{source} holds {len(files)} .ckpt files and none {what}: give the path of one{other}"
+        )
+    return last[max(last)] if last else files[0]
 
 
 def has_lightning(path: Path) -> bool:
@@ -140,7 +146,12 @@ def _content(path: Path) -> Any:
     damaged = f"{path} is truncated, damaged or no Lightning file: download or copy it again"
     try:
         with path.open("rb") as stream:
-            archive = stream.read(2) == b"PK"  # files of before PyTorch 1.6 are none, and cannot be mapped
+            start = stream.read(len(_POINTER))
+        if start == _POINTER:
+            raise LightningFileError(
+                f"{path} is the pointer of Git LFS to a file, not the file: run `git lfs pull` where it was cloned"
+            )
+        archive = start.startswith(b"PK")  # files of before PyTorch 1.6 are none, and cannot be mapped
         wrong = _wrong_checksum(path) if archive else None
         with torch.serialization.safe_globals([*HARMLESS]):
             content = None if wrong else torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
@@ -150,8 +161,11 @@ def _content(path: Path) -> Any:
             raise LightningFileError(damaged) from error
         raise LightningFileError(
             f"{path} holds {found[1]}, which could run code when it is read and which weights never need: it was "
-            "refused; get the file from where it was published, or save {'state_dict': ...} of it alone"
+            "refused; get the file from where it was published, or save {'state_dict': ...} of it alone, its "
+            f"settings beside it in {_CONFIG}"
         ) from error
+    except LightningFileError:
+        raise
     except Exception as error:  # damaged pickles raise whatever their bytes happen to say
         raise LightningFileError(damaged) from error
     if wrong:

@@ -82,7 +82,7 @@ _NOISE = {
             "vpsde_config": {
                 "beta_min": (_LATTICE.beta_min,),
                 "beta_max": (_LATTICE.beta_max,),
-                "limit_density": (_LATTICE.density,),
+                "limit_density": _FREE,
                 "limit_var_scaling_constant": (_LATTICE.variance_scale,),
                 "limit_mean": ("scaled",),
             },
@@ -117,12 +117,14 @@ class RunSettings:
 
     Attributes:
         graph: those of ``cutoff`` (Å), ``max_neighbors`` and ``max_images`` that they name.
+        density: atoms per Å³ of the lattices that noise ends in.
         given_species: whether species were given and never noised (crystal structure prediction).
         logarithmic: properties of which the decadic logarithm was learnt; where the settings are silent, as in the
             published models.
     """
 
     graph: dict[str, Any] = field(default_factory=dict)
+    density: float = LatticeVP.density
     given_species: bool = False
     logarithmic: tuple[str, ...] = LOGARITHMIC
 
@@ -151,7 +153,7 @@ def run_settings(content: Mapping[str, Any], path: Path) -> RunSettings:
             f"the settings of {path} are of a network {kind!r}, and Druse knows {' and '.join(NETWORKS)}: this "
             "checkpoint cannot be imported"
         )
-    _check("", model, _MODEL, path)
+    _check("", _without_mask(model), _MODEL, path)
     logarithmic = set(LOGARITHMIC)
     for branch in ("property_embeddings", "property_embeddings_adapt"):
         known = model.get(branch) or {}
@@ -160,15 +162,18 @@ def run_settings(content: Mapping[str, Any], path: Path) -> RunSettings:
             told = _section(one, "scaler").get("log10_transform") is True
             logarithmic = logarithmic | {name} if told else logarithmic - {name}
     noise = module.get("corruption")
-    drawn = True
+    drawn, density = True, _LATTICE.density
     if noise is not None:
         _check("corruption", noise, _NOISE | {"discrete_corruptions": _FREE}, path)
+        density = _density(noise, path)
         species = noise.get("discrete_corruptions")
         drawn = species not in (None, {})
         if drawn:
             _check("corruption.discrete_corruptions", species, _NOISE["discrete_corruptions"], path)
     learnt = _section(module, "loss_fn").get("include_atomic_numbers") is not False
     gemnet = _section(model, "gemnet")
+    for name in _GRAPH:
+        _refuse_to_fill_in(f"gemnet.{name}", gemnet.get(name), path)
     graph = {ours: gemnet[theirs] for theirs, ours in _GRAPH.items() if theirs in gemnet}
     try:
         check_sizes(graph)
@@ -176,6 +181,7 @@ def run_settings(content: Mapping[str, Any], path: Path) -> RunSettings:
         raise ForeignSettings(f"in the settings of {path} {error}: download or copy them again") from error
     return RunSettings(
         graph=graph,
+        density=density,
         given_species=not (drawn and learnt and model.get("denoise_atom_types") is not False),
         logarithmic=tuple(sorted(logarithmic)),
     )
@@ -195,12 +201,9 @@ def _check(name: str, value: Any, known: Any, path: Path) -> None:
         known: ``_FREE``, the values that it may have, or what a section may hold.
         path: of the checkpoint.
     """
-    if isinstance(value, str) and "${" in value:
-        raise ForeignSettings(
-            f"the settings of {path} leave {name} to be filled in ({value[:80]}): write its value there"
-        )
     if known is _FREE:
         return
+    _refuse_to_fill_in(name, value, path)
     if isinstance(known, tuple):
         if not any(_same(value, one, target=name.endswith("_target_")) for one in known):
             raise ForeignSettings(
@@ -221,6 +224,37 @@ def _check(name: str, value: Any, known: Any, path: Path) -> None:
             raise ForeignSettings(
                 f"the settings of {path} hold {inner}, which Druse does not know: this checkpoint cannot be imported"
             )
+
+
+def _density(noise: Mapping[str, Any], path: Path) -> float:
+    """Atoms per Å³ of the lattices that noise ends in, which the published code takes from the training data."""
+    config = _section(_section(_section(noise, "sdes"), "cell"), "vpsde_config")
+    if not config:
+        return _LATTICE.density
+    name = "corruption.sdes.cell.vpsde_config.limit_density"
+    density = config.get("limit_density")
+    _refuse_to_fill_in(name, density, path)
+    if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density < math.inf:
+        said = "do not say" if density is None else f"have {_SHORT.repr(density)} for"
+        raise ForeignSettings(
+            f"the settings of {path} {said} {name}: write there the mean of the atoms per Å³ of what it was trained on"
+        )
+    return float(density)
+
+
+def _refuse_to_fill_in(name: str, value: Any, path: Path) -> None:
+    if isinstance(value, str) and "${" in value:
+        raise ForeignSettings(
+            f"the settings of {path} leave {name} to be filled in ({value[:80]}): write its value there"
+        )
+
+
+def _without_mask(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a network without the mask of the published commands, which elements are allowed by here too."""
+    mask = model.get("element_mask_func")
+    target = mask.get("_target_") if isinstance(mask, Mapping) else mask
+    known = _same(target, "mask_disallowed_elements", target=True)
+    return {name: value for name, value in model.items() if not (known and name == "element_mask_func")}
 
 
 def _same(value: Any, expected: Any, *, target: bool) -> bool:
