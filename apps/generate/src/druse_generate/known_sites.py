@@ -9,6 +9,7 @@ import numpy as np
 from druse_crystal import Crystal
 from druse_crystal.site_symmetry import SiteSymmetry, find_site_symmetry
 from druse_crystal.symmetry import spglib_dataset
+from jaxtyping import Int64
 
 
 class KnownSites:
@@ -16,17 +17,22 @@ class KnownSites:
 
     Attributes:
         num_atoms: (b,) of each crystal.
+        groups: (b,) their space groups.
     """
 
-    def __init__(self, crystals: Sequence[Crystal]):
-        """Choose the crystals, in cells without long edges (``druse_crystal.symmetry.standardize``)."""
-        self.num_atoms = np.array([crystal.num_atoms for crystal in crystals])
+    def __init__(self, crystals: Sequence[Crystal], groups: Int64[np.ndarray, " b"]):
+        """Choose the crystals.
+
+        Args:
+            crystals: in cells without long edges (``druse_crystal.symmetry.standardize``).
+            groups: (b,) their space groups (``space_groups_of``).
+        """
+        self.num_atoms, self.groups = np.array([crystal.num_atoms for crystal in crystals]), groups
         self._find = cache(lambda row: find_site_symmetry(crystals[row]))
-        self._group = cache(lambda row: _group_of(crystals[row]))
 
     def sizes(self, space_group: int) -> Counter[int]:
         """How many crystals of a space group there are of each number of atoms."""
-        return Counter(int(n) for row, n in enumerate(self.num_atoms) if self._group(row) == space_group)
+        return Counter(self.num_atoms[self.groups == space_group].tolist())
 
     def of_sizes(self, sizes: Sequence[int]) -> Sequence[SiteSymmetry]:
         """All arrangements with these numbers of atoms, each found when it is asked for."""
@@ -36,9 +42,9 @@ class KnownSites:
         self, space_group: int, sizes: Sequence[int], *, accept: Callable[[Sequence[int]], bool]
     ) -> Sequence[SiteSymmetry]:
         """All arrangements of a space group with these numbers of atoms whose orbit sizes are accepted."""
-        rows = [row for row in self._rows(sizes) if self._group(row) == space_group]
+        rows = [row for row in self._rows(sizes) if self.groups[row] == space_group]
         found = [sites for row in rows if (sites := self._find(row)) is not None]
-        return [sites for sites in found if accept(sites.orbit_sizes)]
+        return [sites for sites in found if sites.space_group == space_group and accept(sites.orbit_sizes)]
 
     def select(self, sizes: Sequence[int], *, accept: Callable[[Sequence[int]], bool]) -> Sequence[SiteSymmetry]:
         """All arrangements with these numbers of atoms whose orbit sizes are accepted.
@@ -83,10 +89,10 @@ class _Lazy(Sequence[SiteSymmetry]):
         raise IndexError("no crystal has a symmetry that can be found")
 
 
-def _group_of(crystal: Crystal) -> int:
-    """The space group of a crystal in its own cell; 0 where spglib finds nothing."""
-    dataset = spglib_dataset(crystal)
-    return 0 if dataset is None else int(dataset.number)
+def space_groups_of(crystals: Sequence[Crystal]) -> Int64[np.ndarray, " b"]:
+    """The space group of each crystal in its own cell; 0 where spglib finds nothing."""
+    found = (spglib_dataset(crystal) for crystal in crystals)
+    return np.array([0 if dataset is None else int(dataset.number) for dataset in found])
 
 
 def _numbers(sizes: Sequence[int]) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 from druse_crystal.dataset import load_embedded
 from druse_crystal.site_symmetry import SiteSymmetry
 
@@ -10,6 +12,9 @@ from druse_generate.config import SymmetryRequest
 from druse_generate.known_sites import KnownSites
 from druse_generate.random_sites import random_sites
 from druse_generate.wyckoff_sites import chosen_positions, chosen_sites
+
+EMBEDDED_GROUPS = Path(__file__).with_name("embedded_groups.txt")
+"""Space groups of the embedded crystals, one a line in their order; `tools/embedded_groups.py` writes it."""
 
 
 def choose_sites(
@@ -57,8 +62,8 @@ def choose_sites(
 
 @cache
 def embedded_sites() -> KnownSites:
-    """The arrangements of sites of the embedded crystals."""
-    return KnownSites(load_embedded().crystals)
+    """The arrangements of sites of the embedded crystals; spglib would look for all their groups for ten seconds."""
+    return KnownSites(load_embedded().crystals, np.loadtxt(EMBEDDED_GROUPS, dtype=np.int64))
 
 
 def _compare(
