@@ -64,18 +64,22 @@ class AngularBasis(nn.Module):
 
     def forward(
         self, rbf: Float[Tensor, "e k"], directions: Float[Tensor, "e 3"]
-    ) -> tuple[Float[Tensor, "e c h"], Float[Tensor, "e h"], Float[Tensor, "e c"]]:
-        """For each edge its weighted harmonics A, its harmonics B, and its value with itself s.
+    ) -> tuple[Float[Tensor, "e c l"], Float[Tensor, "e h"], Float[Tensor, "e c"]]:
+        """For each edge its weights R of the degrees, its harmonics B, and its value with itself s.
 
-        ``sum_h A[e, c, h] B[e', h]`` is the value of channel c for the edges e and e', and ``s[e, c]`` that of e with
-        itself.
+        With ``A = weighted(R, B)``, ``sum_h A[e, c, h] B[e', h]`` is the value of channel c for the edges e and e', and
+        ``s[e, c]`` that of e with itself.
         """
         harmonics = o3.spherical_harmonics(
             list(range(self.num_spherical)), directions, normalize=False, normalization="integral"
         )
         radial = torch.einsum("ek,lkc->ecl", rbf, self.weight)
-        orders = 2 * torch.arange(self.num_spherical, device=rbf.device) + 1  # of each degree
-        size = orders.to(rbf.dtype)
-        of_degree = (radial * (4 * math.pi / size).sqrt()).repeat_interleave(orders, -1)
-        weighted = of_degree * harmonics.unsqueeze(1)
-        return weighted, harmonics, radial @ (size / (4 * math.pi)).sqrt()
+        orders = 2 * torch.arange(self.num_spherical, device=rbf.device, dtype=rbf.dtype) + 1  # of each degree
+        return radial * (4 * math.pi / orders).sqrt(), harmonics, radial @ (orders / (4 * math.pi)).sqrt()
+
+
+def weighted(radial: Float[Tensor, "*e c l"], harmonics: Float[Tensor, "*e h"]) -> Float[Tensor, "*e c h"]:
+    """Harmonics, those of each degree times its weight."""
+    degrees = range(radial.shape[-1])
+    orders = harmonics.unsqueeze(-2).split([2 * degree + 1 for degree in degrees], -1)
+    return torch.cat([radial[..., degree : degree + 1] * orders[degree] for degree in degrees], -1)

@@ -20,7 +20,7 @@ class Bases:
         rbf_h: (e, r) of the update of the atoms.
         weighted: (n, k c, h) see ``AngularBasis``; for each atom those of the edges that lead to it.
         harmonics: (n, k, h) the same.
-        own: (e, c) the same, of the edges.
+        own: (n, k, c) the same.
     """
 
     graph: CrystalGraph
@@ -28,7 +28,7 @@ class Bases:
     rbf_h: Float[Tensor, "e r"]
     weighted: Float[Tensor, "n kc h"]
     harmonics: Float[Tensor, "n k h"]
-    own: Float[Tensor, "e c"]
+    own: Float[Tensor, "n k c"]
 
 
 class TripletInteraction(nn.Module):
@@ -68,12 +68,12 @@ class Bilinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "e i"], bases: Bases) -> Float[Tensor, "e o"]:
         """Apply; the sum over all edges of an atom is taken first, and an edge's own part taken off."""
-        graph, (i, c, _) = bases.graph, self.weight.shape
-        at_atoms = torch.bmm(bases.harmonics.mT, graph.by_target(x))
-        gathered = torch.bmm(bases.weighted, at_atoms).reshape(len(graph.degree), graph.longest, c, i)
+        edges = bases.graph.by_target(x)
+        at_atoms = torch.bmm(bases.harmonics.mT, edges)
+        gathered = torch.bmm(bases.weighted, at_atoms).unflatten(1, bases.own.shape[1:])
         own = bases.own.to(x.dtype)
-        others = torch.addcmul(graph.by_edge(gathered), own.unsqueeze(-1), x.unsqueeze(1), value=-1)
-        return others.flatten(1) @ self.weight.transpose(0, 1).flatten(0, 1)
+        others = torch.addcmul(gathered, own.unsqueeze(-1), edges.unsqueeze(-2), value=-1)
+        return bases.graph.by_edge(others.flatten(2) @ self.weight.transpose(0, 1).flatten(0, 1))
 
 
 class AtomUpdate(nn.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from druse_scores.gemnet.bases import AngularBasis, RadialBasis
+from druse_scores.gemnet.bases import AngularBasis, RadialBasis, weighted
 from druse_scores.gemnet.conditions import PropertyEmbedding, Sinusoid
 from druse_scores.gemnet.config import GemNetConfig
 from druse_scores.gemnet.graph import CrystalGraph, crystal_graph
@@ -126,14 +126,15 @@ class GemNet(nn.Module):
         """Predict on given edges."""
         core, of_atom = self.gemnet, noisy.crystal_index
         rbf = core.radial_basis(graph.distances)
-        weighted, harmonics, own = core.mlp_cbf3(rbf, graph.directions)
+        radial, harmonics, own = core.mlp_cbf3(rbf, graph.directions)
+        at_atoms = graph.by_target(harmonics)
         bases = Bases(
             graph=graph,
             rbf3=core.mlp_rbf3(rbf),
             rbf_h=core.mlp_rbf_h(rbf),
-            weighted=graph.by_target(weighted).flatten(1, 2),
-            harmonics=graph.by_target(harmonics),
-            own=own,
+            weighted=weighted(graph.by_target(radial), at_atoms).flatten(1, 2),
+            harmonics=at_atoms,
+            own=graph.by_target(own),
         )
         rbf_out, rbf_lattice = core.mlp_rbf_out(rbf), core.mlp_rbf_lattice(rbf)
 
