@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -343,13 +344,29 @@ def test_a_run_stopped_within_a_step_goes_on_from_before_it(tmp_path, dataset, m
 
     with monkeypatch.context() as patch:
         patch.setattr(DiffusionModule, hook, stop)
-        assert run(tmp_path, dataset, "parts", "max_steps: 7\n").exit_code != 0
+        assert run(tmp_path, dataset, "parts", "max_steps: 7\n").exit_code == 130
     assert calls[-1] == 4
     assert run(tmp_path, dataset, "parts", "max_steps: 7\n", "--resume").exit_code == 0
     a, b = (load_state(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
     for name in a[0]:
         assert torch.allclose(a[0][name], b[0][name], atol=1e-6), name
     assert (a[3].step, a[3].place, a[3].seen) == (b[3].step, b[3].place, b[3].seen)
+
+
+def test_a_polite_kill_is_a_ctrl_c(tmp_path, dataset, monkeypatch):
+    original, before = DiffusionModule.backward, signal.getsignal(signal.SIGTERM)
+
+    def killed(self, *arguments):
+        if self.progress.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DiffusionModule, "backward", killed)
+    result = run(tmp_path, dataset, "one", "max_steps: 7\n")
+    assert result.exit_code == 130
+    assert "stopped. What was learnt is kept" in " ".join(result.stderr.split())
+    assert load_state(tmp_path / "one" / "state.safetensors")[3].step == 4
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_losses_are_logged_at_the_steps_of_the_whole_run(tmp_path, dataset, monkeypatch):

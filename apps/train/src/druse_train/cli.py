@@ -1,6 +1,7 @@
 """``druse-train``: datasets and training runs."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,6 +13,7 @@ import typer
 from druse_train.data_cli import data_app
 
 RECIPES = Path(__file__).parent / "recipes"
+KEPT = "What was learnt is kept; the same command with --resume goes on from there."
 
 app = typer.Typer(no_args_is_help=True, help="Build datasets and train Druse models.", pretty_exceptions_enable=False)
 app.add_typer(data_app)
@@ -41,12 +43,12 @@ def fit(
 
     from druse_train.config import FitConfig, read_recipe
 
-    with user_errors("druse-train fit"):
+    with user_errors("druse-train fit", when_stopped=KEPT):
         from druse_train.fitting import fit as run
 
         config = read_recipe(_recipe(recipe, "base"), FitConfig)
         results = _train(run, config, data=data, out=out, resume=resume, max_hours=max_hours)
-    if as_json:
+    if as_json and _speaks():
         typer.echo(json.dumps(results))
 
 
@@ -65,7 +67,7 @@ def finetune(
 
     from druse_train.config import FinetuneConfig, read_recipe
 
-    with user_errors("druse-train finetune"):
+    with user_errors("druse-train finetune", when_stopped=KEPT):
         from druse_train.finetuning import finetune as run
 
         config = read_recipe(_recipe(recipe, "properties"), FinetuneConfig)
@@ -73,8 +75,13 @@ def finetune(
             config = replace(config, base=base.resolve())
         warned = partial(run, warn=Display().warn)
         results = _train(warned, config, data=data, out=out, resume=resume, max_hours=max_hours)
-    if as_json:
+    if as_json and _speaks():
         typer.echo(json.dumps(results))
+
+
+def _speaks() -> bool:
+    """Whether this process is the first, or the only one, of those that Lightning has started."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _recipe(given: Path | None, default: str) -> Path:
@@ -107,8 +114,9 @@ def _train(
     manifest = Manifest(seed=config.seed, settings={"recipe": asdict(config)})
     if path is not None:
         manifest.inputs[str(path)] = digest
-    with TrainingDisplay(max_hours=config.max_hours) as display, manifest.stage("training"):
+    with TrainingDisplay(max_hours=config.max_hours, quiet=not _speaks()) as display, manifest.stage("training"):
         progress = run(config, dataset, out, resume=resume, card=card, show=display.show)
     manifest.results |= {"steps": progress.step, "hours": progress.seconds / 3600, "best": progress.best}
-    manifest.write(out / "manifest.json")
+    if _speaks():
+        manifest.write(out / "manifest.json")
     return manifest.results

@@ -7,10 +7,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 class TrainingDisplay:
-    """One live line with step and losses on stderr, and a line that stays for each validation."""
+    """One live line with step and losses on stderr, and a line that stays for each validation.
 
-    def __init__(self, *, max_hours: float | None):
-        self.console = Console(stderr=True)
+    Args:
+        max_hours: of training; None: no limit.
+        quiet: say nothing, as one of several processes.
+    """
+
+    def __init__(self, *, max_hours: float | None, quiet: bool = False):
+        self.console = Console(stderr=True, quiet=quiet)
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(bar_width=24),

@@ -2,6 +2,8 @@
 
 import csv
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,8 +63,13 @@ class Recorder(lightning.Callback):
         self.saved = self.mark = time.monotonic()
 
     def on_train_start(self, *_: Any) -> None:
-        """Start the clock."""
+        """Start the clock; let a polite kill do what Ctrl-C does.
+
+        Lightning would tell the other processes of it within the step, which waits for them, and so wait for ever.
+        """
         self.saved = self.mark = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def on_train_batch_end(self, trainer, module: DiffusionModule, *_: Any) -> None:
         """Count the step and the time, save when it is due, stop when the time is over."""

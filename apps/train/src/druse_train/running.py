@@ -94,6 +94,7 @@ def train(
 
     Raises:
         ValueError: if the state does not fit recipe and data, or the folder cannot be written to.
+        KeyboardInterrupt: if it was stopped; what was learnt is kept.
     """
     config = module.config
     origin = Origin(seed=config.seed, data=fingerprint(parts), runs=task.runs, learnt=task.learnt)
@@ -135,11 +136,16 @@ def train(
     buckets = size_buckets(parts[1].num_atoms, pair_budget=config.data.pair_budget, max_batch=config.data.max_batch)
     validation: Any = [torch.tensor(bucket) for bucket in buckets]  # a list is a dataset to torch
     write_text(writable_folder(folder) / "recipe.yaml", settings_text(config))
-    trainer.fit(
-        module,
-        train_dataloaders=DataLoader(stream, batch_size=None, collate_fn=_unchanged),
-        val_dataloaders=DataLoader(validation, batch_size=None, collate_fn=_unchanged),
-    )
+    try:
+        trainer.fit(
+            module,
+            train_dataloaders=DataLoader(stream, batch_size=None, collate_fn=_unchanged),
+            val_dataloaders=DataLoader(validation, batch_size=None, collate_fn=_unchanged),
+        )
+    except SystemExit as end:
+        if trainer.interrupted:  # Lightning ends the program, and it is not its to end
+            raise KeyboardInterrupt from end
+        raise
     return replace(module.progress)
 
 
