@@ -53,7 +53,7 @@ class CrystalGraph:
 
     def by_edge(self, values: Float[Tensor, "n k *s"]) -> Float[Tensor, "e *s"]:
         """The inverse of ``by_target``."""
-        return values.flatten(0, 1)[self.slot]
+        return values.flatten(0, 1).index_select(0, self.slot)
 
     def sum_at_targets(self, values: Float[Tensor, "e *s"]) -> Float[Tensor, "n *s"]:
         """Sums over the edges that lead to each atom."""

@@ -110,7 +110,7 @@ class EdgeEmbedding(nn.Module):
         starts, ends = h @ of_source.T, h @ of_target.T
 
         def embedded(edge: Tensor, source: Tensor, target: Tensor) -> Tensor:
-            return activation(edge @ own.T + starts[source] + ends[target])
+            return activation(edge @ own.T + starts.index_select(0, source) + ends.index_select(0, target))
 
         return by_rows(embedded, edge, source, target)
 
@@ -133,7 +133,7 @@ class InteractionBlock(nn.Module):
     ) -> tuple[Float[Tensor, "n w"], Float[Tensor, "e w"]]:
         """New features of atoms and edges."""
         gathered = self.trip_interaction(m, bases)
-        m = by_rows(self._edges, m, gathered, gathered[bases.graph.mirror])
+        m = by_rows(self._edges, m, gathered, gathered.index_select(0, bases.graph.mirror))
         h = mean_of_two(h, self.atom_update(m, bases))
         q = self.concat_layer(h, m, bases.graph.source, bases.graph.target)
         return h, by_rows(lambda m, q: mean_of_two(m, self.residual_m(q)), m, q)
